@@ -1,0 +1,32 @@
+// Package fleet decides what the fleet of runners should do next.
+//
+// It does no I/O, starts no goroutine and reads no clock: every fact, the time included,
+// arrives in a World, and every wish leaves in a Plan. Decide follows these rules; each is
+// one function of the same number, in this order. A runner gets at most one wish; the
+// earlier rule wins.
+//
+//  1. match: each open job belongs to the pool with the fewest labels that has all of the
+//     job's (case aside), the first in the config among equals. It never spills over.
+//  2. advance: a runner that GitHub shows in a job, by an event or its list, is Busy.
+//  3. end: a runner whose job has ended has a minute left, one whose job outlasts the pool's
+//     job timeout has none. Nothing else ends a Busy runner here.
+//  4. doubt: a VM that the list shows stopped or lacks, or a registration that the list lacks,
+//     is a hint: ask singly. Only the answers may end a runner.
+//  5. expire: a Preparing runner past its clone or boot timeout leaves; so does one whose
+//     clone was perhaps asked for, when nobody remembers the task.
+//  6. resume: what nobody works on is taken up again: Preparing where its task is known,
+//     Joining by asking its guest, Leaving always.
+//  7. need: per pool, work = max(open jobs, Busy), need = min(Max, work + Ready wish),
+//     have = Preparing + Ready + Joining + Idle + Busy. Runners whose job has ended count as leaving.
+//  8. join: min(Ready runners, work − (Joining + Idle + Busy)) Ready ones, oldest first.
+//  9. launch: need − have, each on the fitting node with the most free memory, never on one that
+//     is down, cordoned, full or in trouble; only on a fresh look at Proxmox; after failures
+//     one trial at a time, after growing waits.
+//  10. spare: more than needed for a minute is given up: launches not yet asked for, Ready, cloned
+//     but not ready, then Idle if GitHub agrees. Never Joining, never Busy. Ready runners of an
+//     old template go at once.
+//  11. strays: VMs of our range without a row are inspected.
+//  12. ghosts: registrations of ours without row and VM are taken back, on a fresh look at GitHub.
+//  13. look up: an open job of which nothing was heard for long is asked for singly.
+//  14. explain: every open job that nothing comes for has its reason.
+package fleet
