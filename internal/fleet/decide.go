@@ -177,16 +177,16 @@ func (d *decision) end() {
 		timeout := d.pools[r.Pool].JobTimeout
 		switch {
 		case !r.JobEnded.IsZero() && d.w.Now.Sub(r.JobEnded) >= d.w.Pace.Linger:
-			d.leave(r, fmt.Sprintf("job %d has ended", r.JobID))
+			d.leave(r, fmt.Sprintf("job %d has ended", r.JobID), "")
 		case timeout > 0 && d.w.Now.Sub(r.Since) >= timeout:
-			d.leave(r, fmt.Sprintf("its job ran longer than job_timeout (%v)", timeout))
+			d.leave(r, fmt.Sprintf("its job ran longer than job_timeout (%v)", timeout), "")
 		}
 	}
 }
 
-func (d *decision) leave(r *Seen, cause string) {
+func (d *decision) leave(r *Seen, cause, class string) {
 	if d.wish(r) {
-		d.plan.Leave = append(d.plan.Leave, Action{r.Runner, cause})
+		d.plan.Leave = append(d.plan.Leave, Action{r.Runner, cause, class})
 	}
 }
 
@@ -198,20 +198,20 @@ func (d *decision) doubt() {
 		}
 		switch {
 		case r.VM == Stopped:
-			d.examine(r, "Proxmox lists its VM as stopped")
+			d.examine(r, "Proxmox lists its VM as stopped", AboutVM)
 		case r.VM == Missing:
-			d.examine(r, "Proxmox does not list its VM")
+			d.examine(r, "Proxmox does not list its VM", AboutVM)
 		case r.Hub == Unlisted && (r.Phase == Idle || r.Phase == Busy):
-			d.examine(r, "GitHub does not list it")
+			d.examine(r, "GitHub does not list it", AboutRegistration)
 		case r.Hub == Offline && r.Phase == Idle && d.w.Now.Sub(r.Since) >= d.pools[r.Pool].BootTimeout:
-			d.examine(r, "GitHub lists it as offline")
+			d.examine(r, "GitHub lists it as offline", AboutRegistration)
 		}
 	}
 }
 
-func (d *decision) examine(r *Seen, cause string) {
+func (d *decision) examine(r *Seen, cause string, about Doubt) {
 	if d.wish(r) {
-		d.plan.Examine = append(d.plan.Examine, Action{r.Runner, cause})
+		d.plan.Examine = append(d.plan.Examine, Examine{r.Runner, cause, about})
 	}
 }
 
@@ -224,11 +224,11 @@ func (d *decision) expire() {
 		p := d.pools[r.Pool]
 		switch {
 		case r.UPID == "" && r.Held == NotHeld:
-			d.leave(r, "clone outcome unknown: it was perhaps asked for, and its task is not known")
+			d.leave(r, "clone outcome unknown: it was perhaps asked for, and its task is not known", "unknown")
 		case r.UPID != "" && r.StartedAt.IsZero() && d.w.Now.Sub(r.AskedAt) >= p.CloneTimeout:
-			d.leave(r, fmt.Sprintf("not cloned and started within clone_timeout (%v)", p.CloneTimeout))
+			d.leave(r, fmt.Sprintf("not cloned and started within clone_timeout (%v)", p.CloneTimeout), "timeout")
 		case !r.StartedAt.IsZero() && d.w.Now.Sub(r.StartedAt) >= p.BootTimeout:
-			d.leave(r, fmt.Sprintf("not ready within boot_timeout (%v)", p.BootTimeout))
+			d.leave(r, fmt.Sprintf("not ready within boot_timeout (%v)", p.BootTimeout), "timeout")
 		}
 	}
 }
@@ -242,14 +242,14 @@ func (d *decision) resume() {
 		switch r.Phase {
 		case Preparing:
 			if d.wish(r) {
-				d.plan.Resume = append(d.plan.Resume, Action{r.Runner, "nobody works on it"})
+				d.plan.Resume = append(d.plan.Resume, Action{r.Runner, "nobody works on it", ""})
 			}
 		case Joining:
 			if d.wish(r) {
-				d.plan.Settle = append(d.plan.Settle, Action{r.Runner, "nobody knows whether its runner was started"})
+				d.plan.Settle = append(d.plan.Settle, Action{r.Runner, "nobody knows whether its runner was started", ""})
 			}
 		case Leaving:
-			d.leave(r, r.Cause)
+			d.leave(r, r.Cause, "")
 		}
 	}
 }
@@ -308,7 +308,7 @@ func (d *decision) join() {
 				break
 			}
 			if r.Held == NotHeld && !p.removed && d.wish(r) {
-				d.plan.Join = append(d.plan.Join, Action{r.Runner, "a job waits"})
+				d.plan.Join = append(d.plan.Join, Action{r.Runner, "a job waits", ""})
 				n--
 			}
 		}

@@ -230,7 +230,7 @@ func (d *decision) giveUp(p *pool, extra int) {
 	cause := "more runners than pool " + p.Name + " needs"
 	take := func(r *Seen, to *[]Action) {
 		if extra > 0 && d.wish(r) {
-			*to = append(*to, Action{r.Runner, cause})
+			*to = append(*to, Action{r.Runner, cause, ""})
 			extra--
 		}
 	}
@@ -268,7 +268,7 @@ func (d *decision) replaceOld(p *pool) {
 	}
 	for _, r := range p.have[Ready] {
 		if r.Held == NotHeld && p.Templates[r.Node] != r.Template {
-			d.leave(r, fmt.Sprintf("made from template %d, which pool %s no longer uses on %s", r.Template, p.Name, r.Node))
+			d.leave(r, fmt.Sprintf("made from template %d, which pool %s no longer uses on %s", r.Template, p.Name, r.Node), "")
 		}
 	}
 }

@@ -92,7 +92,7 @@ type Plan struct {
 	Cancel  []Action  // launches to give up that have asked Proxmox for nothing
 	Resume  []Action  // Preparing, and nobody is on it: a restart cut it short
 	Settle  []Action  // Joining, and nobody is on it: ask the guest
-	Examine []Action  // a hint that it has ended: ask singly, then write what is true
+	Examine []Examine // a hint that it has ended: ask singly, then write what is true
 	Join    []Action  // Ready → Joining
 	Retire  []Action  // Idle and not needed: gone only if GitHub agrees
 	Launch  []Launch
@@ -108,7 +108,24 @@ type Plan struct {
 type Action struct {
 	Runner Runner
 	Cause  string
+	Class  string // of the failure that it is (timeout, unknown); "" when it is none
 }
+
+// An Examine wishes that a runner be asked about singly.
+type Examine struct {
+	Runner Runner
+	Cause  string
+	About  Doubt
+}
+
+// A Doubt is what a list made doubtful.
+type Doubt string
+
+// The doubts.
+const (
+	AboutVM           Doubt = "vm"
+	AboutRegistration Doubt = "registration"
+)
 
 // An Advance moves a row forward on what GitHub says.
 type Advance struct {
