@@ -307,7 +307,7 @@ func (c *Controller) own(ctx context.Context, key string, stage fleet.Hold, f fu
 		} else {
 			c.tries[key]++
 		}
-		rest := min(c.tempo.rest<<min(c.tries[key]-1, 10), c.tempo.restMax)
+		rest := min(c.tempo.rest<<min(max(c.tries[key]-1, 0), 10), c.tempo.restMax)
 		c.mu.Unlock()
 		if err != nil && ctx.Err() == nil {
 			c.log.Warn("will try again", "what", key, "in", rest, "err", err)

@@ -31,98 +31,163 @@ func Decide(w World) Plan {
 
 // decision is the working space of one Decide.
 type decision struct {
-	w       World
-	plan    Plan
-	pools   map[string]*pool
-	order   []*pool // pools of the config in its order, then those that only rows know
-	runners []*Seen // by name
-	wished  map[string]bool
-	homes   map[string]*home // nodes by name
-	living  map[string]*Seen // by registration
-	jobs    []Job            // open, oldest first
-	lost    []Job            // open, in progress on a runner that is not here
-	noPool  map[int64]string // why no pool matches
+	w        World
+	plan     Plan
+	pools    map[string]*pool
+	order    []*pool // pools of the config in its order, then those that only rows know
+	rows     []*row  // by name
+	homes    map[string]*home
+	troubles map[[2]string]*Trouble // by pool and node
+	jobs     []*Job                 // open, oldest first
+	on       map[int64]*row         // which living runner a job in progress is on
+	lost     []*Job                 // in progress on no living runner of ours, though a pool of ours matches
+	noPool   map[int64]string       // why no pool matches
+}
+
+// row is a Seen with what this plan makes of it.
+type row struct {
+	*Seen
+	pool   *pool
+	as     Phase // what it counts as
+	job    *Job  // in progress on it
+	wished bool
 }
 
 // pool is a Pool with its jobs and runners counted.
 type pool struct {
 	Pool
-	removed bool  // rows have it, the config does not
-	queued  []Job // oldest first
-	begun   int   // jobs in progress on a living runner of ours
-	have    map[Phase][]*Seen
-	work    int
-	need    int
-	placed  map[int64]Launch // launched now, by job
-	refused string           // why no more was launched
+	removed   bool   // rows have it, the config does not
+	queued    []*Job // oldest first
+	preparing []*row // leaving ones too
+	have      map[Phase][]*row
+	work      int
+	need      int
+	placed    map[int64]string // launched now: job → node
+	launched  int
+	crowded   bool // no node can take more
+	berths    []*berth
+	expired   string // of its launches, what has run out of time just now
+	refused   string // why no more was launched
 }
 
 func newDecision(w World) *decision {
 	d := &decision{
-		w: w, pools: map[string]*pool{}, wished: map[string]bool{},
-		homes: map[string]*home{}, living: map[string]*Seen{}, noPool: map[int64]string{},
+		w: w, pools: make(map[string]*pool, len(w.Pools)), rows: make([]*row, len(w.Runners)), homes: make(map[string]*home, len(w.Nodes)),
+		troubles: make(map[[2]string]*Trouble, len(w.Troubles)), on: map[int64]*row{}, noPool: map[int64]string{},
 	}
 	for _, p := range w.Pools {
 		d.addPool(p, false)
 	}
+	rows := make([]row, len(w.Runners))
 	for i := range w.Runners {
-		r := &w.Runners[i]
-		d.runners = append(d.runners, r)
-		if r.Registration != "" && r.Phase != Leaving {
-			d.living[r.Registration] = r
-		}
+		rows[i] = row{Seen: &w.Runners[i], as: w.Runners[i].Phase}
+		d.rows[i] = &rows[i]
 	}
-	slices.SortFunc(d.runners, func(a, b *Seen) int { return cmp.Compare(a.Name, b.Name) })
-	for _, r := range d.runners {
+	slices.SortFunc(d.rows, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) })
+	for _, r := range d.rows {
 		if d.pools[r.Pool] == nil {
 			d.addPool(Pool{Name: r.Pool, JobTimeout: 24 * time.Hour, BootTimeout: 5 * time.Minute, CloneTimeout: 15 * time.Minute}, true)
 		}
-	}
-	for _, j := range w.Jobs {
-		if j.Status != StatusCompleted {
-			d.jobs = append(d.jobs, j)
+		r.pool = d.pools[r.Pool]
+		if r.Phase == Preparing {
+			r.pool.preparing = append(r.pool.preparing, r)
 		}
 	}
-	slices.SortFunc(d.jobs, func(a, b Job) int {
-		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID))
-	})
+	for i, t := range w.Troubles {
+		if t.Count > 0 {
+			d.troubles[[2]string{t.Pool, t.Node}] = &w.Troubles[i]
+		}
+	}
+	for i := range w.Jobs {
+		if w.Jobs[i].Status != StatusCompleted {
+			d.jobs = append(d.jobs, &w.Jobs[i])
+		}
+	}
+	slices.SortFunc(d.jobs, byAge)
 	return d
 }
 
+// byAge orders jobs, the oldest first.
+func byAge(a, b *Job) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) }
+
 func (d *decision) addPool(p Pool, removed bool) {
-	q := &pool{Pool: p, removed: removed, have: map[Phase][]*Seen{}, placed: map[int64]Launch{}}
+	q := &pool{Pool: p, removed: removed, have: map[Phase][]*row{}, placed: map[int64]string{}}
 	d.pools[p.Name], d.order = q, append(d.order, q)
 }
 
 // wish claims r for one wish of this plan; false if it has one.
-func (d *decision) wish(r *Seen) bool {
-	if d.wished[r.Name] {
+func (r *row) wish() bool {
+	if r.wished {
 		return false
 	}
-	d.wished[r.Name] = true
+	r.wished = true
 	return true
 }
 
 // 1. match
 func (d *decision) match() {
+	type match struct {
+		pool *pool
+		why  string
+	}
+	known := map[string]match{} // by labels: most jobs ask for the same
+	poolOf := func(j *Job) (*pool, string) {
+		key := strings.Join(j.Labels, "\x00")
+		m, ok := known[key]
+		if !ok {
+			m.pool, m.why = d.poolOf(j)
+			known[key] = m
+		}
+		return m.pool, m.why
+	}
+	d.begin()
 	for _, j := range d.jobs {
-		if j.Status == StatusInProgress {
-			if r := d.living[j.Runner]; j.Runner != "" && r != nil {
-				d.pools[r.Pool].begun++
-			} else {
-				d.lost = append(d.lost, j)
-			}
+		if d.on[j.ID] != nil {
 			continue
 		}
-		if p, why := d.poolOf(j); p == nil {
+		p, why := poolOf(j)
+		switch {
+		case j.Status == StatusInProgress && p != nil:
+			d.lost = append(d.lost, j)
+		case j.Status == StatusInProgress: // GitHub's own runners have jobs too
+		case p == nil:
 			d.noPool[j.ID] = why
-		} else if j.Status == StatusQueued {
+		case j.Status == StatusQueued:
 			p.queued = append(p.queued, j)
 		}
 	}
 }
 
-func (d *decision) poolOf(j Job) (*pool, string) {
+// begin finds the living runner of each job in progress: by its registration, or as the ledger says.
+func (d *decision) begin() {
+	named, told := map[string]*row{}, map[int64]*row{}
+	for _, j := range d.jobs {
+		if j.Status == StatusInProgress {
+			named[j.Runner], told[j.ID] = nil, nil
+		}
+	}
+	delete(named, "")
+	for _, r := range d.rows {
+		if r.Phase == Leaving {
+			continue
+		}
+		if _, ok := named[r.Registration]; ok {
+			named[r.Registration] = r
+		}
+		if _, ok := told[r.JobID]; ok {
+			told[r.JobID] = r
+		}
+	}
+	for _, j := range d.jobs {
+		if j.Status == StatusInProgress {
+			if r := cmp.Or(named[j.Runner], told[j.ID]); r != nil {
+				d.on[j.ID], r.job = r, j
+			}
+		}
+	}
+}
+
+func (d *decision) poolOf(j *Job) (*pool, string) {
 	if len(j.Labels) == 0 {
 		return nil, "the job has no labels, so no pool can match it; it needs a scale set"
 	}
@@ -140,43 +205,37 @@ func (d *decision) poolOf(j Job) (*pool, string) {
 
 // 2. advance
 func (d *decision) advance() {
-	begun := map[string]Job{}
-	for _, j := range d.jobs {
-		if j.Status == StatusInProgress && j.Runner != "" {
-			begun[j.Runner] = j
-		}
-	}
-	for _, r := range d.runners {
+	for _, r := range d.rows {
 		if r.Held != NotHeld || r.Phase != Joining && r.Phase != Idle {
 			continue // a held row is written by its holder only; it will be seen again
 		}
-		j, told := begun[r.Registration]
 		switch {
-		case told:
-			d.advanceTo(r, j.ID, fmt.Sprintf("job %d runs on it", j.ID))
+		case r.job != nil:
+			d.advanceTo(r, r.job.ID, fmt.Sprintf("job %d runs on it", r.job.ID))
 		case r.Hub == Occupied:
 			d.advanceTo(r, 0, "GitHub lists it as busy")
-		case r.JobID != 0 && !r.JobEnded.IsZero():
+		case r.JobID != 0:
 			d.advanceTo(r, r.JobID, fmt.Sprintf("job %d ran on it", r.JobID))
 		}
 	}
 }
 
-func (d *decision) advanceTo(r *Seen, job int64, cause string) {
-	if d.wish(r) {
+func (d *decision) advanceTo(r *row, job int64, cause string) {
+	if r.wish() {
+		r.as = Busy
 		d.plan.Advance = append(d.plan.Advance, Advance{Runner: r.Runner, To: Busy, Job: job, Cause: cause})
 	}
 }
 
 // 3. end
 func (d *decision) end() {
-	for _, r := range d.runners {
+	for _, r := range d.rows {
 		if r.Phase != Busy || r.Held != NotHeld {
 			continue
 		}
-		timeout := d.pools[r.Pool].JobTimeout
+		timeout := r.pool.JobTimeout
 		switch {
-		case !r.JobEnded.IsZero() && d.w.Now.Sub(r.JobEnded) >= d.w.Pace.Linger:
+		case r.over() && d.w.Now.Sub(r.JobEnded) >= d.w.Pace.Linger:
 			d.leave(r, fmt.Sprintf("job %d has ended", r.JobID), "")
 		case timeout > 0 && d.w.Now.Sub(r.Since) >= timeout:
 			d.leave(r, fmt.Sprintf("its job ran longer than job_timeout (%v)", timeout), "")
@@ -184,15 +243,19 @@ func (d *decision) end() {
 	}
 }
 
-func (d *decision) leave(r *Seen, cause, class string) {
-	if d.wish(r) {
+// over tells whether r's job has ended, and no other is in progress on it.
+func (r *row) over() bool { return !r.JobEnded.IsZero() && r.job == nil }
+
+func (d *decision) leave(r *row, cause, class string) {
+	if r.wish() {
+		r.as = Leaving
 		d.plan.Leave = append(d.plan.Leave, Action{r.Runner, cause, class})
 	}
 }
 
 // 4. doubt
 func (d *decision) doubt() {
-	for _, r := range d.runners {
+	for _, r := range d.rows {
 		if r.Held != NotHeld || r.Phase == Preparing || r.Phase == Leaving {
 			continue // a launch sees for itself; what leaves is asked for singly anyway
 		}
@@ -203,49 +266,55 @@ func (d *decision) doubt() {
 			d.examine(r, "Proxmox does not list its VM", AboutVM)
 		case r.Hub == Unlisted && (r.Phase == Idle || r.Phase == Busy):
 			d.examine(r, "GitHub does not list it", AboutRegistration)
-		case r.Hub == Offline && r.Phase == Idle && d.w.Now.Sub(r.Since) >= d.pools[r.Pool].BootTimeout:
+		case r.Hub == Offline && r.Phase == Idle && d.w.Now.Sub(r.Since) >= r.pool.BootTimeout:
 			d.examine(r, "GitHub lists it as offline", AboutRegistration)
 		}
 	}
 }
 
-func (d *decision) examine(r *Seen, cause string, about Doubt) {
-	if d.wish(r) {
+func (d *decision) examine(r *row, cause string, about Doubt) {
+	if r.wish() {
 		d.plan.Examine = append(d.plan.Examine, Examine{r.Runner, cause, about})
 	}
 }
 
 // 5. expire
 func (d *decision) expire() {
-	for _, r := range d.runners {
+	for _, r := range d.rows {
 		if r.Phase != Preparing {
 			continue
 		}
-		p := d.pools[r.Pool]
+		p := r.pool
 		switch {
 		case r.UPID == "" && r.Held == NotHeld:
 			d.leave(r, "clone outcome unknown: it was perhaps asked for, and its task is not known", "unknown")
 		case r.UPID != "" && r.StartedAt.IsZero() && d.w.Now.Sub(r.AskedAt) >= p.CloneTimeout:
-			d.leave(r, fmt.Sprintf("not cloned and started within clone_timeout (%v)", p.CloneTimeout), "timeout")
+			d.timeOut(r, fmt.Sprintf("not cloned and started within clone_timeout (%v)", p.CloneTimeout))
 		case !r.StartedAt.IsZero() && d.w.Now.Sub(r.StartedAt) >= p.BootTimeout:
-			d.leave(r, fmt.Sprintf("not ready within boot_timeout (%v)", p.BootTimeout), "timeout")
+			d.timeOut(r, fmt.Sprintf("not ready within boot_timeout (%v)", p.BootTimeout))
 		}
 	}
 }
 
+// timeOut is a failure that stands in no World yet, so it keeps the pool from launching until it does.
+func (d *decision) timeOut(r *row, cause string) {
+	d.leave(r, cause, "timeout")
+	r.pool.expired = r.Name + " was " + cause
+}
+
 // 6. resume
 func (d *decision) resume() {
-	for _, r := range d.runners {
+	for _, r := range d.rows {
 		if r.Held != NotHeld {
 			continue
 		}
 		switch r.Phase {
 		case Preparing:
-			if d.wish(r) {
+			if r.wish() {
 				d.plan.Resume = append(d.plan.Resume, Action{r.Runner, "nobody works on it", ""})
 			}
 		case Joining:
-			if d.wish(r) {
+			if r.wish() {
 				d.plan.Settle = append(d.plan.Settle, Action{r.Runner, "nobody knows whether its runner was started", ""})
 			}
 		case Leaving:
@@ -256,31 +325,23 @@ func (d *decision) resume() {
 
 // 7. need
 func (d *decision) need() {
-	leaving := map[string]bool{}
-	for _, a := range d.plan.Leave {
-		leaving[a.Runner.Name] = true
-	}
-	advanced := map[string]bool{}
-	for _, a := range d.plan.Advance {
-		advanced[a.Runner.Name] = true
-	}
-	for _, r := range d.runners {
-		phase := r.Phase
-		if advanced[r.Name] {
-			phase = Busy
-		}
+	begun := map[*pool]int{}
+	for _, r := range d.rows {
 		// A VM that lingers after its job serves nobody: a new job must not wait for its end.
-		if leaving[r.Name] || phase == Busy && !r.JobEnded.IsZero() {
-			phase = Leaving
+		if r.as == Busy && r.over() {
+			r.as = Leaving
 		}
-		p := d.pools[r.Pool]
-		p.have[phase] = append(p.have[phase], r)
+		p := r.pool
+		p.have[r.as] = append(p.have[r.as], r)
+		if r.job != nil && r.as != Leaving {
+			begun[p]++
+		}
 	}
 	for _, p := range d.order {
-		p.work = max(len(p.queued)+p.begun, len(p.have[Busy]))
+		p.work = max(len(p.queued)+begun[p], len(p.have[Busy]))
 		p.need = min(p.Max, p.work+p.Ready)
-		for _, phase := range Phases() {
-			slices.SortStableFunc(p.have[phase], func(a, b *Seen) int {
+		for _, phase := range []Phase{Preparing, Ready, Joining, Idle} {
+			slices.SortFunc(p.have[phase], func(a, b *row) int {
 				return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name))
 			})
 		}
@@ -304,15 +365,27 @@ func (d *decision) join() {
 	for _, p := range d.order {
 		n := p.work - p.count(Joining, Idle, Busy)
 		for _, r := range p.have[Ready] {
+			if r.joins() {
+				n--
+			}
+		}
+		for _, r := range p.have[Ready] {
 			if n <= 0 {
 				break
 			}
-			if r.Held == NotHeld && !p.removed && d.wish(r) {
+			if r.Held == NotHeld && !p.removed && r.wish() {
 				d.plan.Join = append(d.plan.Join, Action{r.Runner, "a job waits", ""})
+				r.as = Joining
 				n--
 			}
 		}
 	}
+}
+
+// joins tells whether a Ready runner that somebody works on is being joined, its row not yet saying so. Work on one
+// whose VM is in doubt is an examination.
+func (r *row) joins() bool {
+	return r.Held != NotHeld && r.VM != Stopped && r.VM != Missing
 }
 
 // 11. strays
@@ -332,83 +405,6 @@ func (d *decision) ghosts() {
 		}
 	}
 	slices.SortFunc(d.plan.Forget, func(a, b Registration) int { return cmp.Compare(a.ID, b.ID) })
-}
-
-// maxLookUps bounds what one plan asks GitHub; the rest comes with the next plans.
-const maxLookUps = 20
-
-// 13. look up
-func (d *decision) lookUp() {
-	var due []Job
-	ask := func(j Job) {
-		last := j.Changed
-		if j.Checked.After(last) {
-			last = j.Checked
-		}
-		// Waits double: the longer nothing changes, the less it is asked.
-		wait := max(d.w.Pace.LookUp, last.Sub(j.Changed))
-		if d.w.Now.Sub(last) >= wait {
-			due = append(due, j)
-		}
-	}
-	for _, p := range d.order {
-		for _, j := range p.queued {
-			ask(j)
-		}
-	}
-	for _, j := range d.lost {
-		ask(j)
-	}
-	slices.SortFunc(due, func(a, b Job) int {
-		return cmp.Or(a.Checked.Compare(b.Checked), a.Changed.Compare(b.Changed), cmp.Compare(a.ID, b.ID))
-	})
-	d.plan.LookUp = due[:min(len(due), maxLookUps)]
-}
-
-// 14. explain
-func (d *decision) explain() {
-	say := func(w Wait) { d.plan.Waits = append(d.plan.Waits, w) }
-	for _, j := range d.jobs {
-		switch {
-		case j.Status == StatusWaiting:
-			say(Wait{Job: j.ID, Reason: "GitHub holds it back (environment or deployment rule)", Held: true})
-		case d.noPool[j.ID] != "":
-			say(Wait{Job: j.ID, Reason: d.noPool[j.ID], Held: true})
-		case j.Status == StatusInProgress:
-			if r := d.living[j.Runner]; j.Runner != "" && r != nil {
-				say(Wait{Job: j.ID, Pool: r.Pool, Coming: r.Name, Reason: "runs on " + r.Name})
-			} else {
-				say(Wait{Job: j.ID, Reason: "runs on " + cmp.Or(j.Runner, "a runner") + ", which is not one of ours or has left"})
-			}
-		}
-	}
-	for _, p := range d.order {
-		coming := slices.Concat(p.have[Idle], p.have[Joining], p.have[Ready], p.have[Preparing])
-		for i, j := range p.queued {
-			w := Wait{Job: j.ID, Pool: p.Name}
-			launch, launched := p.placed[j.ID]
-			switch {
-			case i < len(coming):
-				r := coming[i]
-				w.Coming, w.Reason = r.Name, fmt.Sprintf("%s is %s on %s", r.Name, r.Phase, r.Node)
-				if r.Held == AtGate {
-					w.Reason = fmt.Sprintf("%s waits for its turn to be cloned on %s", r.Name, r.Node)
-				}
-			case launched:
-				w.Reason = "a VM is being made on " + launch.Node
-			case p.live() >= p.Max:
-				w.Reason, w.Held = fmt.Sprintf("pool %s is full: %d of max %d runners", p.Name, p.live(), p.Max), true
-			case p.refused != "":
-				w.Reason, w.Held = p.refused, true
-			default:
-				// A Busy runner that GitHub has not told the job of: this job may be the one it runs.
-				w.Reason = "it is counted as running on a busy runner of pool " + p.Name
-			}
-			say(w)
-		}
-	}
-	slices.SortFunc(d.plan.Waits, func(a, b Wait) int { return cmp.Compare(a.Job, b.Job) })
-	slices.Sort(d.plan.Surplus)
 }
 
 // sorted returns m's keys in order.

@@ -15,99 +15,160 @@ type home struct {
 	waking Bytes // memory of our runners there that the list does not show running yet
 }
 
+// berth is a home that nothing but room keeps from taking runners of one pool.
+type berth struct {
+	*home
+	trial string // why it takes one only; "" when it takes any number
+	tried bool   // and has it
+}
+
+// want is one more runner that a pool needs, for a job or as a spare.
+type want struct {
+	pool *pool
+	job  *Job
+}
+
 // 9. launch
 func (d *decision) launch() {
 	d.settleHomes()
-	old := d.w.Now.Sub(d.w.ProxmoxAsOf)
+	var jobs, spares []want
 	for _, p := range d.order {
-		missing := p.need - p.live()
-		if p.removed || missing <= 0 {
-			if p.removed && len(p.queued) > 0 {
-				p.refused = "pool " + p.Name + " was removed from the config"
+		n := p.need - p.live()
+		if p.removed || n <= 0 {
+			continue
+		}
+		if n, p.refused = d.mayLaunch(p, n); n <= 0 {
+			continue
+		}
+		p.berths = d.berthsOf(p)
+		unserved := p.queued[min(len(p.queued), p.count(Preparing, Ready, Joining, Idle)):]
+		for i := range n {
+			if i < len(unserved) {
+				jobs = append(jobs, want{p, unserved[i]})
+			} else {
+				spares = append(spares, want{pool: p})
 			}
-			continue
 		}
-		switch {
-		case d.w.ProxmoxAsOf.IsZero():
-			p.refused = "Proxmox has not been seen yet"
-			continue
-		case old > d.w.Pace.ProxmoxFresh:
-			p.refused = fmt.Sprintf("Proxmox was last seen %v ago", old.Round(time.Second))
-			continue
-		}
-		if missing, p.refused = d.afterTrouble(p, missing); missing <= 0 {
-			continue
-		}
-		d.launchIn(p, missing)
+	}
+	// The oldest job first, whosever it is, and jobs before spares: else the first pools of the config
+	// would keep the others from the nodes that they share.
+	slices.SortStableFunc(jobs, func(a, b want) int { return byAge(a.job, b.job) })
+	for _, n := range slices.Concat(jobs, spares) {
+		d.launchFor(n)
 	}
 }
 
-// launchIn launches n runners of p, as far as there are nodes for them.
-func (d *decision) launchIn(p *pool, n int) {
-	unserved := p.queued[min(len(p.queued), p.count(Preparing, Ready, Joining, Idle)):]
-	for range n {
-		h, why := d.place(p)
-		if h == nil {
-			p.refused = why
-			return
-		}
-		h.rows++
-		h.waking += p.Needs
-		l := Launch{Pool: p.Name, Node: h.Name, Cause: fmt.Sprintf("pool %s keeps %d ready", p.Name, p.Ready)}
-		if len(unserved) > 0 {
-			l.Job, l.Cause = unserved[0].ID, fmt.Sprintf("job %d waits", unserved[0].ID)
-			p.placed[l.Job], unserved = l, unserved[1:]
-		}
-		d.plan.Launch = append(d.plan.Launch, l)
+// mayLaunch cuts the n runners that p lacks down to what our sight of Proxmox and p's failures allow; why tells what does.
+func (d *decision) mayLaunch(p *pool, n int) (may int, why string) {
+	old := d.w.Now.Sub(d.w.ProxmoxAsOf)
+	switch t := d.troubles[[2]string{p.Name, ""}]; {
+	case d.w.ProxmoxAsOf.IsZero():
+		return 0, "Proxmox has not been seen yet"
+	case old > d.w.Pace.ProxmoxFresh:
+		return 0, fmt.Sprintf("Proxmox was last seen %v ago", old.Round(time.Second))
+	case t != nil && t.Class == "config":
+		return 0, fmt.Sprintf("pool %s is stopped until its configuration is mended: %s", p.Name, t.Text)
+	case p.expired != "":
+		return 0, p.expired
+	case t != nil:
+		return d.trial(t, "pool "+p.Name, p, n)
 	}
+	return n, ""
+}
+
+// launchFor launches one runner, if a node can take it.
+func (d *decision) launchFor(n want) {
+	p := n.pool
+	if p.crowded {
+		return
+	}
+	b := p.bestBerth()
+	if b == nil {
+		p.crowded, p.refused = true, d.whyNowhere(p)
+		return
+	}
+	b.rows++
+	b.waking += p.Needs
+	b.tried = true
+	p.launched++
+	l := Launch{Pool: p.Name, Node: b.Name}
+	if n.job != nil {
+		l.Job, l.Cause = n.job.ID, fmt.Sprintf("job %d waits", n.job.ID)
+		p.placed[l.Job] = l.Node
+	} else {
+		l.Cause = fmt.Sprintf("pool %s keeps %d ready", p.Name, p.Ready)
+	}
+	d.plan.Launch = append(d.plan.Launch, l)
 }
 
 func (d *decision) settleHomes() {
 	for _, n := range d.w.Nodes {
 		d.homes[n.Name] = &home{Node: n}
 	}
-	for _, r := range d.runners {
+	for _, r := range d.rows {
 		h := d.homes[r.Node]
 		if h == nil {
 			continue
 		}
 		h.rows++
 		if r.VM != Running { // else the list counts it
-			h.waking += d.pools[r.Pool].Needs
+			h.waking += r.pool.Needs
 		}
 	}
 }
 
-// place finds the node for one more runner of p: the one with the most free memory; why tells, when
-// there is none, what each of its nodes lacks.
-func (d *decision) place(p *pool) (best *home, why string) {
+// berthsOf finds the nodes that can take runners of p as long as they have room, by name.
+func (d *decision) berthsOf(p *pool) []*berth {
+	var berths []*berth
+	for _, name := range sorted(p.Templates) {
+		h := d.homes[name]
+		if closed(h, name) != "" {
+			continue
+		}
+		b := &berth{home: h}
+		if t := d.troubles[[2]string{p.Name, name}]; t != nil {
+			var n int
+			if n, b.trial = d.trial(t, name, p, 1); n == 0 {
+				continue
+			}
+		}
+		berths = append(berths, b)
+	}
+	return berths
+}
+
+// bestBerth is where one more runner of p goes: the node with the most free memory; nil when none has room.
+func (p *pool) bestBerth() (best *berth) {
+	for _, b := range p.berths {
+		if b.tried && b.trial != "" || !b.fits(p) {
+			continue
+		}
+		if best == nil || cmp.Or(cmp.Compare(b.free(), best.free()), cmp.Compare(best.rows, b.rows)) > 0 {
+			best = b
+		}
+	}
+	return best
+}
+
+// whyNowhere tells what each node of p lacks.
+func (d *decision) whyNowhere(p *pool) string {
 	var reasons []string
 	for _, name := range sorted(p.Templates) {
 		h := d.homes[name]
-		if no := d.refusal(p, name, h); no != "" {
-			reasons = append(reasons, no)
-			continue
+		why := closed(h, name)
+		if why == "" && !h.fits(p) {
+			why = h.lack(p)
 		}
-		if best == nil || cmp.Or(cmp.Compare(h.free(), best.free()), cmp.Compare(best.rows, h.rows)) > 0 {
-			best = h
+		if t := d.troubles[[2]string{p.Name, name}]; why == "" && t != nil {
+			_, why = d.trial(t, name, p, 1)
 		}
+		reasons = append(reasons, why)
 	}
-	if best == nil {
-		why = fmt.Sprintf("no node can take a runner of pool %s: %s", p.Name, strings.Join(reasons, "; "))
-	}
-	return best, why
+	return fmt.Sprintf("no node can take a runner of pool %s: %s", p.Name, strings.Join(reasons, "; "))
 }
 
-// free is the memory that is left on the node, as far as it is known.
-func (h *home) free() Bytes {
-	if h.Memory == 0 {
-		return 0
-	}
-	return h.Memory - max(h.Used, h.Configured) - h.waking
-}
-
-// refusal tells why the node cannot take one more runner of p; "" when it can.
-func (d *decision) refusal(p *pool, name string, h *home) string {
+// closed tells why the node takes nothing new, whatever its room; "" when it is open.
+func closed(h *home, name string) string {
 	switch {
 	case h == nil:
 		return name + " is not a node of the cluster"
@@ -117,16 +178,41 @@ func (d *decision) refusal(p *pool, name string, h *home) string {
 		return name + " is cordoned"
 	case h.Full != "":
 		return name + ": " + h.Full
-	case h.MaxRunners > 0 && h.rows >= h.MaxRunners:
-		return fmt.Sprintf("%s has %d of max_runners %d", name, h.rows, h.MaxRunners)
-	case h.Memory == 0 && h.MaxRunners == 0:
-		return name + ": its memory is not known (give the token Sys.Audit, or set proxmox.nodes." + name + ".memory)"
-	case h.Memory > 0 && p.Needs == 0:
-		return fmt.Sprintf("%s: template %d is not seen there, so what a runner needs is not known", name, p.Templates[name])
-	case h.Memory > 0 && h.free() < p.Needs:
-		return fmt.Sprintf("%s has %s of memory free, a runner needs %s", name, max(h.free(), 0), p.Needs)
 	}
-	return d.nodeTrouble(p, name)
+	return ""
+}
+
+// fits tells whether the node has room for one more runner of p. What is not known is neither plenty nor nothing:
+// a bound must be known, of memory or of runners.
+func (h *home) fits(p *pool) bool {
+	switch {
+	case h.MaxRunners > 0 && h.rows >= h.MaxRunners:
+		return false
+	case h.Memory == 0:
+		return h.MaxRunners > 0
+	}
+	return p.Needs > 0 && h.free() >= p.Needs
+}
+
+// lack tells why p does not fit.
+func (h *home) lack(p *pool) string {
+	switch {
+	case h.MaxRunners > 0 && h.rows >= h.MaxRunners:
+		return fmt.Sprintf("%s has %d of max_runners %d", h.Name, h.rows, h.MaxRunners)
+	case h.Memory == 0:
+		return h.Name + ": its memory is not known (give the token Sys.Audit, or set proxmox.nodes." + h.Name + ".memory)"
+	case p.Needs == 0:
+		return fmt.Sprintf("%s: template %d is not seen there, so what a runner needs is not known", h.Name, p.Templates[h.Name])
+	}
+	return fmt.Sprintf("%s has %s of memory free, a runner needs %s", h.Name, max(h.free(), 0), p.Needs)
+}
+
+// free is the memory that is left on the node, as far as it is known.
+func (h *home) free() Bytes {
+	if h.Memory == 0 {
+		return 0
+	}
+	return h.Memory - max(h.Used, h.Configured) - h.waking
 }
 
 // String shows an amount as people write it: GiB with one decimal, or MiB.
@@ -156,43 +242,9 @@ func (t Trouble) Wait(p Pace) time.Duration {
 	return wait
 }
 
-func (d *decision) trouble(pool, node string) *Trouble {
-	for i, t := range d.w.Troubles {
-		if t.Pool == pool && t.Node == node && t.Count > 0 {
-			return &d.w.Troubles[i]
-		}
-	}
-	return nil
-}
-
-// afterTrouble cuts how many runners p may launch down to what its failures allow.
-func (d *decision) afterTrouble(p *pool, n int) (int, string) {
-	t := d.trouble(p.Name, "")
-	if t == nil {
-		return n, ""
-	}
-	if t.Class == "config" {
-		return 0, fmt.Sprintf("pool %s is stopped until its configuration is mended: %s", p.Name, t.Text)
-	}
-	return d.trial(*t, "pool "+p.Name, n, func(r *Seen) bool { return r.Pool == p.Name })
-}
-
-// nodeTrouble tells why failures of p on the node keep it away; "" when they do not.
-func (d *decision) nodeTrouble(p *pool, node string) string {
-	t := d.trouble(p.Name, node)
-	if t == nil {
-		return ""
-	}
-	n, why := d.trial(*t, node, 1, func(r *Seen) bool { return r.Pool == p.Name && r.Node == node })
-	planned := slices.ContainsFunc(d.plan.Launch, func(l Launch) bool { return l.Pool == p.Name && l.Node == node })
-	if n > 0 && (!planned || t.Wait(d.w.Pace) == 0) {
-		return ""
-	}
-	return why
-}
-
-// trial allows nothing while t makes wait, then one runner at a time, until one has succeeded.
-func (d *decision) trial(t Trouble, who string, n int, of func(*Seen) bool) (int, string) {
+// trial allows nothing while t makes wait, then one runner of p at a time, on t's node if it has one, until one
+// has succeeded.
+func (d *decision) trial(t *Trouble, who string, p *pool, n int) (int, string) {
 	wait := t.Wait(d.w.Pace)
 	if wait == 0 {
 		return n, ""
@@ -200,8 +252,8 @@ func (d *decision) trial(t Trouble, who string, n int, of func(*Seen) bool) (int
 	if again := t.Last.Add(wait); d.w.Now.Before(again) {
 		return 0, fmt.Sprintf("%s rests after %d failures in a row, until %s: %s", who, t.Count, again.UTC().Format("15:04:05 UTC"), t.Text)
 	}
-	for _, r := range d.runners {
-		if r.Phase == Preparing && of(r) && r.Born.After(t.Last) {
+	for _, r := range p.preparing {
+		if (t.Node == "" || t.Node == r.Node) && r.Born.After(t.Last) {
 			return 0, fmt.Sprintf("%s tries one runner at a time after %d failures (%s is the trial): %s", who, t.Count, r.Name, t.Text)
 		}
 	}
@@ -211,8 +263,7 @@ func (d *decision) trial(t Trouble, who string, n int, of func(*Seen) bool) (int
 // 10. spare
 func (d *decision) spare() {
 	for _, p := range d.order {
-		d.replaceOld(p)
-		extra := p.live() - p.need
+		extra := p.live() - d.replaceOld(p) - p.need
 		if extra <= 0 {
 			continue
 		}
@@ -227,9 +278,15 @@ func (d *decision) spare() {
 
 // giveUp gives up extra runners of p, the cheapest first. What is Joining or Busy is never among them.
 func (d *decision) giveUp(p *pool, extra int) {
+	for _, r := range slices.Concat(p.have[Ready], p.have[Idle]) {
+		if r.Held != NotHeld {
+			extra-- // perhaps it goes already
+		}
+	}
 	cause := "more runners than pool " + p.Name + " needs"
-	take := func(r *Seen, to *[]Action) {
-		if extra > 0 && d.wish(r) {
+	take := func(r *row, to *[]Action) {
+		if extra > 0 && r.wish() {
+			r.as = Leaving
 			*to = append(*to, Action{r.Runner, cause, ""})
 			extra--
 		}
@@ -237,7 +294,7 @@ func (d *decision) giveUp(p *pool, extra int) {
 	preparing := slices.Clone(p.have[Preparing])
 	slices.Reverse(preparing) // the youngest has the furthest to go
 	for _, r := range preparing {
-		if r.Held == AtGate {
+		if r.Held == AtGate && r.UPID == "" && r.AskedAt.IsZero() {
 			take(r, &d.plan.Cancel)
 		}
 	}
@@ -261,14 +318,16 @@ func (d *decision) giveUp(p *pool, extra int) {
 	}
 }
 
-// replaceOld lets Ready runners go whose template is no longer the pool's.
-func (d *decision) replaceOld(p *pool) {
+// replaceOld lets Ready runners go whose template is no longer the pool's, and tells how many.
+func (d *decision) replaceOld(p *pool) (n int) {
 	if p.removed {
-		return
+		return 0
 	}
 	for _, r := range p.have[Ready] {
-		if r.Held == NotHeld && p.Templates[r.Node] != r.Template {
+		if r.Held == NotHeld && !r.wished && p.Templates[r.Node] != r.Template {
 			d.leave(r, fmt.Sprintf("made from template %d, which pool %s no longer uses on %s", r.Template, p.Name, r.Node), "")
+			n++
 		}
 	}
+	return n
 }
