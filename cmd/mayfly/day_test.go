@@ -14,8 +14,7 @@ func TestOneJob(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, houseOptions{sim: sim.Config{Seed: 1, OOBE: true}, max: 4})
 		defer h.close()
-		l := h.start()
-		defer h.end(l)
+		h.start()
 		h.submit(1, minutes(5))
 		synctest.Sleep(10 * time.Second)
 		h.untilEmpty(time.Hour)
@@ -36,8 +35,7 @@ func TestDay(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHouse(t, houseOptions{sim: sim.Config{Seed: 2, Nodes: 4, OOBE: true}, max: 60})
 		defer h.close()
-		l := h.start()
-		defer h.end(l)
+		h.start()
 		for i := range jobs {
 			h.submit(1, func(int) time.Duration { return minutes(20)(i) })
 			synctest.Sleep(time.Duration(i*i%97) * time.Second)

@@ -143,12 +143,12 @@ func (h *house) deliver(req *http.Request) (*http.Response, error) {
 func (h *house) start() *life {
 	h.t.Helper()
 	l := &life{ended: make(chan struct{}), dead: make(chan struct{})}
-	out := h.out
+	out, n := h.out, h.ran
 	out.proxmox, out.github = mortal(h.out.proxmox, l), mortal(h.out.github, l)
 	out.wrap = func(p controller.Parts) controller.Parts {
 		p.Store = mortalStore{p.Store, l}
 		if h.restart != nil {
-			if wrap := h.restart(h.ran); wrap != nil {
+			if wrap := h.restart(n); wrap != nil {
 				p = wrap(p)
 			}
 		}
@@ -388,8 +388,16 @@ func (h *house) check(jobs int) {
 	}
 }
 
-// close ends the world. No life may run.
-func (h *house) close() { h.world.Close() }
+// close ends the world, and the life that a failed test has left.
+func (h *house) close() {
+	h.mu.Lock()
+	l := h.live
+	h.mu.Unlock()
+	if l != nil {
+		h.end(l)
+	}
+	h.world.Close()
+}
 
 // seeds are the random seeds that a test tries: from MAYFLY_SEED, or n of them (MAYFLY_SEEDS overrides n).
 func seeds(t *testing.T, n int) []uint64 {

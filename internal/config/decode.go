@@ -28,8 +28,11 @@ func decode(text []byte, c *Config, r *report) {
 			r.at(place{}, "no YAML: %s", oneLine(err.Error()))
 			return
 		}
-		p := e.GetToken().Position
-		r.at(place{p.Line, p.Column}, "no YAML: %s", oneLine(e.GetMessage()))
+		p, text := e.GetToken().Position, e.GetMessage()
+		if strings.Contains(text, "'\t'") {
+			text = "a tab cannot indent: use blanks"
+		}
+		r.at(place{p.Line, p.Column}, "no YAML: %s", oneLine(text))
 		return
 	}
 	var body ast.Node
@@ -59,6 +62,14 @@ func isNothing(n ast.Node) bool {
 }
 
 func placeOf(n ast.Node) place {
+	switch m := n.(type) {
+	case *ast.MappingNode:
+		if !m.IsFlowStyle && len(m.Values) > 0 {
+			return placeOf(m.Values[0].Key)
+		}
+	case *ast.MappingValueNode:
+		return placeOf(m.Key)
+	}
 	t := n.GetToken()
 	if t == nil || t.Position == nil {
 		return place{}

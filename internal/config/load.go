@@ -77,17 +77,18 @@ func Example() string { return example }
 // says only that they are there.
 func (c *Config) Print(w io.Writer) error {
 	shown := *c
-	if c.Web == (Web{Token: c.Web.Token}) {
-		shown.Web = Web{}
-	}
+	shown.Web.Token = "" // lets an empty web be left out
 	var b bytes.Buffer
 	b.WriteString("# Secrets in effect:\n")
 	for _, s := range []struct {
 		name  string
 		given bool
 	}{
-		{"web.token", c.Web.Token != ""}, {"webhook.secret", len(c.Webhook.Secrets) > 0}, {"proxmox.secret", c.Proxmox.Secret != ""},
-		{"github.token", c.GitHub.Token != ""}, {"ssh.key", c.SSH.Signer != nil},
+		{"web.token", c.Web.Token != ""},
+		{"webhook.secret", len(c.Webhook.Secrets) > 0},
+		{"proxmox.secret", c.Proxmox.Secret != ""},
+		{"github.token", c.GitHub.Token != ""},
+		{"ssh.key", c.SSH.Signer != nil},
 	} {
 		if s.given {
 			fmt.Fprintf(&b, "#   %s: ***\n", s.name)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"mayfly/internal/fleet"
@@ -52,11 +53,9 @@ func (c *Config) checkPools(r *report) {
 		if p.Memory != 0 && p.Memory < 512*fleet.MiB {
 			r.bad(path+".memory", "%s is too little for Windows: write 4GiB or more, or leave it out for the template's", formatBytes(p.Memory))
 		}
-		for key, d := range map[string]bool{"clone_timeout": p.CloneTimeout <= 0, "boot_timeout": p.BootTimeout <= 0, "job_timeout": p.JobTimeout <= 0} {
-			if d {
-				r.bad(path+"."+key, "a time-out is longer than nothing: write one such as 15m, or leave it out")
-			}
-		}
+		r.timeout(path+".clone_timeout", p.CloneTimeout)
+		r.timeout(path+".boot_timeout", p.BootTimeout)
+		r.timeout(path+".job_timeout", p.JobTimeout)
 	}
 	if v := c.Proxmox.VMIDs; v.From >= 100 && v.From <= v.To && v.To-v.From+1 < sum {
 		r.bad("proxmox.vmids", "%s has %d ids for pools of %d runners in all: make it at least %d wide", v, v.To-v.From+1, sum, idsWanted(sum))
@@ -86,6 +85,12 @@ func (r *report) labels(path string, labels []string) {
 		case slices.ContainsFunc(labels[:i], func(o string) bool { return strings.EqualFold(o, l) }):
 			r.bad(sub, "%s is there twice (case does not count): leave one out", l)
 		}
+	}
+}
+
+func (r *report) timeout(path string, d time.Duration) {
+	if d <= 0 {
+		r.bad(path, "%s is no time-out: write one such as 15m, or leave it out", d)
 	}
 }
 

@@ -66,11 +66,16 @@ func (e *Error) excerpt(p place) string {
 	return fmt.Sprintf("\n  %4d | %s\n         %s^", p.line, conceal(string(line)), caret)
 }
 
-// secretKey finds what looks like a secret written in the file itself, against the rules.
-var secretKey = regexp.MustCompile(`(?i)^(.*?\b[a-z_]*(?:secret|token|password|passphrase|key)\b["']?\s*[:=]\s*)(\S.*)$`)
+var (
+	// secretKey finds what looks like a secret written in the file itself, against the rules.
+	secretKey = regexp.MustCompile(`(?i)^(.*?\b[a-z_]*(?:secret|token|password|passphrase|key|secret_env|token_env)\b["']?\s*[:=]\s*)(\S.*)$`)
+	// userInfo is a user and password in a URL.
+	userInfo = regexp.MustCompile(`//[^/\s]*@`)
+)
 
 // conceal keeps secrets that should not be in the file out of messages and logs. The id of a Proxmox token is none.
 func conceal(line string) string {
+	line = userInfo.ReplaceAllLiteralString(line, "//***@")
 	m := secretKey.FindStringSubmatch(line)
 	if m == nil || tokenID.MatchString(m[2]) {
 		return line

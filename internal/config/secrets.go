@@ -68,12 +68,13 @@ func (r *report) secret(name, file, variable string, env func(string) string) fl
 	if text, ok := r.secretFile(name+"_file", file); ok {
 		return r.oneSecret(name+"_file", text)
 	}
-	if variable == "" {
+	if !isVariable.MatchString(variable) {
 		return ""
 	}
 	text := env(variable)
 	if len(lines(text)) == 0 {
-		r.bad(name+"_env", "the environment variable %s is not set or empty: set it, or name a file with %s_file", variable, name)
+		// The variable is not said: people write the secret itself there.
+		r.bad(name+"_env", "the environment variable that it names is not set or empty: set it, or name a file with %s_file", name)
 		return ""
 	}
 	return r.oneSecret(name+"_env", text)

@@ -20,7 +20,7 @@ var (
 	nodeName    = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 	proxmoxPool = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$`)
 	tokenID     = regexp.MustCompile(`^[^\s:/@!=]{1,60}@[A-Za-z][A-Za-z0-9._-]{1,31}![A-Za-z][A-Za-z0-9._-]{1,127}$`)
-	variable    = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+	isVariable  = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
 )
 
 // check adds what is wrong with c to r, as far as c alone tells.
@@ -149,11 +149,8 @@ func (c *Config) checkSSH(r *report) {
 			r.bad("ssh.via", "%s has a path: write http://host:port", u)
 		}
 	}
-	for path, value := range map[string]string{"ssh.command": s.Command, "ssh.host_key_path": s.HostKeyPath} {
-		if value == "" || strings.ContainsAny(value, "\r\n\"") {
-			r.bad(path, "it is no path in the guest: write one, or leave it out")
-		}
-	}
+	r.guestPath("ssh.command", s.Command)
+	r.guestPath("ssh.host_key_path", s.HostKeyPath)
 }
 
 // The checks that more than one key needs.
@@ -176,8 +173,14 @@ func (r *report) eitherOf(file, fileValue, env, envValue string) {
 		r.bad(file, "it is missing: name the file that holds the secret, or an environment variable with %s", env)
 	case fileValue != "" && envValue != "":
 		r.bad(env, "%s is there too: leave one out", file)
-	case envValue != "" && !variable.MatchString(envValue): // it is not said: it may be the secret itself
+	case envValue != "" && !isVariable.MatchString(envValue): // it is not said: it may be the secret itself
 		r.bad(env, "it is no name of an environment variable: write its name, not its value")
+	}
+}
+
+func (r *report) guestPath(path, value string) {
+	if value == "" || strings.ContainsAny(value, "\r\n\"") {
+		r.bad(path, "it is no path in the guest: write one, or leave it out")
 	}
 }
 

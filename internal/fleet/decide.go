@@ -206,7 +206,7 @@ func (d *decision) poolOf(j *Job) (*pool, string) {
 // 2. advance
 func (d *decision) advance() {
 	for _, r := range d.rows {
-		if r.Held != NotHeld || r.Phase != Joining && r.Phase != Idle {
+		if r.Held != NotHeld || r.Phase == Busy || r.Phase == Leaving {
 			continue // a held row is written by its holder only; it will be seen again
 		}
 		switch {
@@ -246,6 +246,9 @@ func (d *decision) end() {
 // over tells whether r's job has ended, and no other is in progress on it.
 func (r *row) over() bool { return !r.JobEnded.IsZero() && r.job == nil }
 
+// inJob tells whether somebody says that a job runs on r. Whatever its row says, that is sacred.
+func (r *row) inJob() bool { return r.job != nil || r.Hub == Occupied }
+
 func (d *decision) leave(r *row, cause, class string) {
 	if r.wish() {
 		r.as = Leaving
@@ -281,7 +284,7 @@ func (d *decision) examine(r *row, cause string, about Doubt) {
 // 5. expire
 func (d *decision) expire() {
 	for _, r := range d.rows {
-		if r.Phase != Preparing {
+		if r.Phase != Preparing || r.inJob() {
 			continue
 		}
 		p := r.pool

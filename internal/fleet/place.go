@@ -285,7 +285,7 @@ func (d *decision) giveUp(p *pool, extra int) {
 	}
 	cause := "more runners than pool " + p.Name + " needs"
 	take := func(r *row, to *[]Action) {
-		if extra > 0 && r.wish() {
+		if extra > 0 && !r.inJob() && r.wish() {
 			r.as = Leaving
 			*to = append(*to, Action{r.Runner, cause, ""})
 			extra--

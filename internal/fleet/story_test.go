@@ -42,7 +42,7 @@ func story(t *testing.T, file string) {
 		}
 		return
 	}
-	if diff := cmp.Diff(string(archive.Files[1].Data), got); diff != "" {
+	if diff := cmp.Diff(strings.Split(string(archive.Files[1].Data), "\n"), strings.Split(got, "\n")); diff != "" {
 		t.Errorf("%s\nplan (-want +got):\n%s", archive.Comment, diff)
 	}
 }

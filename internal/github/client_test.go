@@ -205,9 +205,12 @@ func TestRateLimits(t *testing.T) {
 		limits []func(http.ResponseWriter, *http.Request)
 		want   time.Duration
 	}{
-		"retry-after":          {[]func(http.ResponseWriter, *http.Request){says(429, "", "Retry-After", "90")}, 90 * time.Second},
-		"retry-after, 403":     {[]func(http.ResponseWriter, *http.Request){says(403, "", "Retry-After", "90")}, 90 * time.Second},
-		"reset":                {[]func(http.ResponseWriter, *http.Request){says(403, "", "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset)}, 7*time.Minute + time.Second},
+		"retry-after":      {[]func(http.ResponseWriter, *http.Request){says(429, "", "Retry-After", "90")}, 90 * time.Second},
+		"retry-after, 403": {[]func(http.ResponseWriter, *http.Request){says(403, "", "Retry-After", "90")}, 90 * time.Second},
+		"reset":            {[]func(http.ResponseWriter, *http.Request){says(403, "", "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset)}, 7*time.Minute + time.Second},
+		"reset, our clock is wrong": {[]func(http.ResponseWriter, *http.Request){
+			says(403, "", "X-RateLimit-Remaining", "0", "X-RateLimit-Reset", reset, "Date", "Sat, 01 Jan 2000 00:05:00 GMT"),
+		}, 2*time.Minute + time.Second},
 		"not said":             {[]func(http.ResponseWriter, *http.Request){says(403, `{"message":"You have exceeded a secondary rate limit."}`)}, time.Minute},
 		"not said, again":      {[]func(http.ResponseWriter, *http.Request){says(429, ""), says(429, ""), says(429, "")}, 7 * time.Minute},
 		"longer than any hour": {[]func(http.ResponseWriter, *http.Request){says(429, "", "Retry-After", "2000000000")}, mostLimitWait},
@@ -247,6 +250,20 @@ func deadline(t *testing.T, d time.Duration) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), d)
 	t.Cleanup(cancel)
 	return ctx
+}
+
+func TestAnAnswerEndsTheGrowthOfWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, &script{steps: []func(http.ResponseWriter, *http.Request){
+			says(429, ""), says(429, ""), says(200, emptyList), says(429, ""), says(200, emptyList),
+		}})
+		for _, want := range []time.Duration{3 * time.Minute, time.Minute} {
+			start := time.Now()
+			if _, err := c.Roster(t.Context()); err != nil || time.Since(start) != want {
+				t.Errorf("Roster() = %v after %v, want %v", err, time.Since(start), want)
+			}
+		}
+	})
 }
 
 func TestOneLimitIsWaitedOutOnce(t *testing.T) {
@@ -338,9 +355,15 @@ func TestPagesOfTheRoster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				client := newClient(t, &script{steps: c.steps})
+				s := &script{steps: c.steps}
+				client := newClient(t, s)
 				start := time.Now()
 				got, err := client.Roster(t.Context())
+				for _, r := range s.request {
+					if r.Host != "api.github.com" || r.TLS == nil {
+						t.Errorf("the token went to %s, TLS %v", r.Host, r.TLS != nil)
+					}
+				}
 				if (err != nil) != (c.want == nil) {
 					t.Fatalf("Roster() = %+v, %v", got, err)
 				}

@@ -411,6 +411,44 @@ func TestOnlyFailingCallersAreLimited(t *testing.T) {
 	})
 }
 
+func TestSlowBodiesOfFailingCallersHoldNobodyUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHook("s")
+		h.Handler = NewWebhook([]fleet.Secret{"s"}, h.book, nil, WebhookOptions{InFlight: 2 * suspectsAtOnce})
+		body := read(t, "testdata/queued.json")
+		from := func(addr string, r *http.Request) int {
+			r.RemoteAddr = addr
+			return h.send(r)
+		}
+		for range failBurst {
+			from("192.0.2.1:1", delivery("guess", "workflow_job", body))
+		}
+		// As many bodies that never come as there is room for all.
+		slow, end := io.Pipe()
+		results := make(chan int, 2*suspectsAtOnce)
+		for range 2 * suspectsAtOnce {
+			go func() {
+				r := delivery("guess", "workflow_job", body)
+				r.Body = slow
+				results <- from("192.0.2.1:2", r)
+			}()
+		}
+		synctest.Wait()
+		for range suspectsAtOnce {
+			if got := <-results; got != http.StatusServiceUnavailable {
+				t.Errorf("over the failing callers' bound: status %d, want 503", got)
+			}
+		}
+		if got := from("192.0.2.2:1", delivery("s", "workflow_job", body)); got != http.StatusAccepted {
+			t.Errorf("GitHub meanwhile: status %d, want 202", got)
+		}
+		if err := end.CloseWithError(io.ErrUnexpectedEOF); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+	})
+}
+
 func TestTheMemoryOfCallersIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCallers()

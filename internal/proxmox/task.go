@@ -16,15 +16,15 @@ import (
 
 const (
 	// A task that may end at any moment is asked for again after this share of the time that it
-	// has lasted, which lengthens it by 4 % in the mean.
-	pollShare = 0.08
+	// has lasted, which lengthens it by 3 % in the mean.
+	pollShare = 0.06
 	minPoll   = 300 * time.Millisecond
 	// While none of its kind has ended yet on that node, nothing says when to ask.
 	unknownShare   = 0.15
 	firstPoll      = time.Second
 	firstClonePoll = 2 * time.Second
 	// The first poll of a task comes at this share of the fastest of the last few.
-	earlyShare = 0.95
+	earlyShare = 0.9
 	// After a poll that could not be answered.
 	minTrouble = time.Second
 	maxTrouble = 10 * time.Second

@@ -16,6 +16,7 @@ type JobSpec struct {
 	Labels     []string      // as written in runs-on
 	Length     time.Duration // how long its runner works; not divided by Speed here: the runner does that
 	Conclusion string        // how it ends if nothing goes wrong; "" means success
+	Held       time.Duration // how long an environment's protection holds it back before it is queued
 	ID         int64         // of a job that somebody else tells of; 0 means the next one
 	Silent     bool          // nothing is sent when it is queued
 }
@@ -77,16 +78,25 @@ func (g *GitHub) Submit(spec JobSpec) int64 {
 	}
 	g.jobs = append(g.jobs, j)
 	g.jobByID[j.id] = j
-	if !spec.Silent {
-		g.announce(j, "queued")
+	if spec.Held <= 0 {
+		g.release(j)
+		return j.id
 	}
-	g.enqueue(j)
+	j.status = "waiting"
+	if !spec.Silent { // two events before the one that counts, the first of them called queued
+		g.announce(j, "queued")
+		g.announce(j, "waiting")
+	}
+	j.callOff = g.later(spec.Held, func() { g.release(j) })
 	return j.id
 }
 
+// release queues j, which nothing holds back any more.
 func (g *GitHub) release(j *job) {
 	j.status = "queued"
-	g.announce(j, "queued")
+	if !j.spec.Silent {
+		g.announce(j, "queued")
+	}
 	g.enqueue(j)
 }
 

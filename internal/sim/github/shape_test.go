@@ -231,7 +231,7 @@ func faults(schema, got any, where string) []string {
 		out = append(out, faults(all, got, where)...)
 	}
 	for _, key := range []string{"anyOf", "oneOf"} {
-		if any := list(s[key]); len(any) > 0 && !slices.ContainsFunc(any, func(a any) bool { return len(faults(a, got, where)) == 0 }) {
+		if variants := list(s[key]); len(variants) > 0 && !slices.ContainsFunc(variants, func(a any) bool { return len(faults(a, got, where)) == 0 }) {
 			out = append(out, where+" is none of "+key)
 		}
 	}

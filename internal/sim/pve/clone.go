@@ -247,14 +247,11 @@ func (k *cloning) disks(v *vm, conf, from map[string]string, keys []string, tota
 		err := t.onStorage(t.stop, s, c.scale(hold), func() {
 			k.sayBefore(s, base, v, linked)
 		}, func() {
-			volid = k.make(s, base, v, key, linked, from[key])
-		})
-		if err == nil && t.sabotage != nil && t.sabotage.does == taskFails {
-			if volid != "" {
-				c.mu.Lock()
-				delete(c.volumes, c.volumeKey(t.node, volid)) // the tool that failed left nothing
-				c.mu.Unlock()
+			if !t.mustFail() { // a tool that fails leaves nothing
+				volid = k.make(s, base, v, key, linked, from[key])
 			}
+		})
+		if err == nil && volid == "" {
 			return errors.New(t.sabotage.text)
 		}
 		if errors.Is(err, errTerminated) && s.Type == "dir" {

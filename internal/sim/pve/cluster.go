@@ -222,6 +222,20 @@ func (c *Cluster) Crash(name string) {
 	}
 }
 
+// Pause stops a running VM's CPUs, as an operator's suspend does, or lets them go on. Its QEMU runs on
+// and its agent is silent. False if the VM does not run.
+func (c *Cluster) Pause(vmid int, paused bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.vms[vmid]
+	if v == nil || v.run == nil {
+		return false
+	}
+	c.touch(v)
+	v.run.paused = paused
+	return true
+}
+
 // SlowStorage multiplies the time of all work on volumes from now on; 1 is normal.
 func (c *Cluster) SlowStorage(factor float64) {
 	c.mu.Lock()

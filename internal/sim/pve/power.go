@@ -3,6 +3,7 @@ package pve
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -26,9 +27,11 @@ func (c *Cluster) inTask(r *request, kind, use string, work func(*task, *request
 	})
 }
 
+func (t *task) mustFail() bool { return t.sabotage != nil && t.sabotage.does == taskFails }
+
 // sabotaged is the failure that an injected TaskFails laid on the task.
 func (t *task) sabotaged() error {
-	if t.sabotage == nil || t.sabotage.does != taskFails {
+	if !t.mustFail() {
 		return nil
 	}
 	for _, line := range t.sabotage.log {
@@ -361,7 +364,7 @@ func (c *Cluster) destroyTask(t *task, r *request) error {
 	}
 	if r.num("destroy-unreferenced-disks", 0) == 1 {
 		for _, l := range c.volumes {
-			if l.vmid == r.vmid && (l.node == "" || l.node == t.node) && !contains(volids, l.volid) {
+			if l.vmid == r.vmid && (l.node == "" || l.node == t.node) && !slices.Contains(volids, l.volid) {
 				volids = append(volids, l.volid)
 			}
 		}
@@ -430,13 +433,4 @@ func (c *Cluster) freeDisks(t *task, vmid int, volids []string, delay *time.Dura
 		}
 	}
 	return nil
-}
-
-func contains(list []string, s string) bool {
-	for _, x := range list {
-		if x == s {
-			return true
-		}
-	}
-	return false
 }

@@ -24,6 +24,7 @@ type rig struct {
 	server *httptest.Server
 	mu     sync.Mutex
 	guests map[int]*testGuest
+	upid   string // of the last task that a capture started
 }
 
 const (

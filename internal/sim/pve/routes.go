@@ -184,8 +184,7 @@ func isTags(s string) string {
 	return ""
 }
 
-// tagList splits a tag list; in a request comma, semicolon and blank all separate. A blank inside of
-// what is one tag to its author shows as an invalid character only with another bad one.
+// tagList splits a tag list; in a request comma, semicolon and blank all separate.
 func tagList(s string) []string {
 	return strings.FieldsFunc(s, func(c rune) bool { return c == ',' || c == ';' || c == ' ' })
 }
