@@ -168,7 +168,7 @@ func (c *Controller) poll(ctx context.Context, a fleet.Address) (bool, error) {
 			return false, fmt.Errorf("ask the guest at %s: %w", a.IP, err)
 		case err == nil || errors.Is(err, fleet.ErrNotReady):
 			heard = time.Now()
-		case time.Since(heard) > c.tempo.settle/2:
+		case time.Since(heard) > c.tempo.settle:
 			return false, nil
 		}
 		if err := sleep(ctx, pause); err != nil {

@@ -174,7 +174,7 @@ func (d *decision) begin() {
 		if _, ok := named[r.Registration]; ok {
 			named[r.Registration] = r
 		}
-		if _, ok := told[r.JobID]; ok {
+		if _, ok := told[r.JobID]; ok && r.JobEnded.IsZero() {
 			told[r.JobID] = r
 		}
 	}
@@ -230,14 +230,18 @@ func (d *decision) advanceTo(r *row, job int64, cause string) {
 // 3. end
 func (d *decision) end() {
 	for _, r := range d.rows {
-		if r.Phase != Busy || r.Held != NotHeld {
+		if r.Phase != Busy {
 			continue
 		}
 		timeout := r.pool.JobTimeout
+		late := timeout > 0 && d.w.Now.Sub(r.Since) >= timeout
 		switch {
+		case r.Held != NotHeld && late:
+			r.as = Leaving // as soon as its holder is done, if that is not what it does
+		case r.Held != NotHeld:
 		case r.over() && d.w.Now.Sub(r.JobEnded) >= d.w.Pace.Linger:
 			d.leave(r, fmt.Sprintf("job %d has ended", r.JobID), "")
-		case timeout > 0 && d.w.Now.Sub(r.Since) >= timeout:
+		case late:
 			d.leave(r, fmt.Sprintf("its job ran longer than job_timeout (%v)", timeout), "")
 		}
 	}

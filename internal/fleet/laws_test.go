@@ -75,7 +75,7 @@ func poolsOf(w fleet.World) map[string]fleet.Pool {
 // inProgressOn tells whether the ledger says that a job runs on r now.
 func inProgressOn(w fleet.World, r fleet.Seen) bool {
 	return slices.ContainsFunc(w.Jobs, func(j fleet.Job) bool {
-		return j.Status == fleet.StatusInProgress && (j.Runner != "" && j.Runner == r.Registration || j.ID == r.JobID)
+		return j.Status == fleet.StatusInProgress && (j.Runner != "" && j.Runner == r.Registration || j.ID == r.JobID && r.JobEnded.IsZero())
 	})
 }
 
@@ -146,7 +146,8 @@ func serves(w fleet.World, p fleet.Plan, pool string) (n int) {
 		leaves := r.Phase == fleet.Leaving || slices.ContainsFunc(p.Leave, func(a fleet.Action) bool { return a.Runner.Name == r.Name })
 		advances := slices.ContainsFunc(p.Advance, func(a fleet.Advance) bool { return a.Runner.Name == r.Name })
 		lingers := (r.Phase == fleet.Busy || advances) && !r.JobEnded.IsZero() && !inProgressOn(w, r)
-		if r.Pool == pool && !leaves && !lingers {
+		late := r.Phase == fleet.Busy && w.Now.Sub(r.Since) >= poolsOf(w)[pool].JobTimeout
+		if r.Pool == pool && !leaves && !lingers && !late {
 			n++
 		}
 	}

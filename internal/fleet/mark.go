@@ -44,26 +44,29 @@ func ParseMark(description string) (m Mark, ok bool) {
 // PoolOf returns the pool in a VM name <instance>-<pool>-<8 hex> of the given instance; "" if it is no such name.
 func PoolOf(instance, name string) string {
 	rest, ok := strings.CutPrefix(name, instance+"-")
-	if !ok || len(rest) < 10 || rest[len(rest)-9] != '-' {
+	if !ok || len(rest) < 10 || !endsInHash(rest) {
 		return ""
 	}
 	return rest[:len(rest)-9]
 }
 
-// OwnerOf returns the VM name that a registration's name belongs to: the name itself
-// without the -2, -3, … of a later try.
+// OwnerOf returns the VM name that a registration's name belongs to: the name itself without the -2, -3, … of a
+// later try. A name that no VM of any instance has is returned as it is.
 func OwnerOf(registration string) string {
 	i := strings.LastIndexByte(registration, '-')
-	if i < 0 || len(registration)-i > 4 {
-		return registration
-	}
-	for _, c := range registration[i+1:] {
-		if c < '0' || c > '9' {
-			return registration
-		}
-	}
-	if len(registration[i+1:]) == 0 {
+	if i < 0 || !countsTries(registration[i+1:]) || !endsInHash(registration[:i]) {
 		return registration
 	}
 	return registration[:i]
+}
+
+// endsInHash tells whether name ends in - and 8 hex, as every VM name does. The hash may be of digits only.
+func endsInHash(name string) bool {
+	i := len(name) - 9
+	return i >= 0 && name[i] == '-' && strings.Trim(name[i+1:], "0123456789abcdef") == ""
+}
+
+// countsTries tells whether s is a number from 2 to 999, as the second registration of a VM and those after it bear.
+func countsTries(s string) bool {
+	return len(s) >= 1 && len(s) <= 3 && s[0] != '0' && s != "1" && strings.Trim(s, "0123456789") == ""
 }

@@ -1,6 +1,7 @@
 package fleet
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ func (Secret) String() string { return "***" }
 
 // GoString hides it from %#v.
 func (Secret) GoString() string { return "***" }
+
+// Format hides it from every verb of fmt, the wrong ones too.
+func (Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("***")) } // fmt tells of what its writer fails at
 
 // MarshalText hides it from JSON, YAML and text encoders.
 func (Secret) MarshalText() ([]byte, error) { return []byte("***"), nil }

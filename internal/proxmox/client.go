@@ -64,7 +64,7 @@ func New(cfg Config) (*Client, error) {
 		http:     hc,
 		auth:     "PVEAPIToken=" + cfg.Token + "=" + cfg.Secret.Reveal(),
 		log:      log,
-		rate:     rate.NewLimiter(rate.Limit(cfg.Gates.Rate), burst),
+		rate:     rate.NewLimiter(rate.Limit(cfg.Gates.Rate*cfg.Speed), burst),
 		storages: gates{size: int64(cfg.Gates.Clone)},
 		agents:   gates{size: int64(cfg.Gates.Agent)},
 		destroys: semaphore.NewWeighted(int64(cfg.Gates.Destroy)),

@@ -42,6 +42,7 @@ type destroyer struct {
 	r      fleet.Runner
 	leaked []string
 	acted  bool      // something was sent that may have changed the VM
+	runs   bool      // Proxmox said that it does
 	held   time.Time // since when another operation was seen to hold the VM's config
 }
 
@@ -90,18 +91,14 @@ func (d *destroyer) round(ctx context.Context) error {
 	if cfg.Lock != "" {
 		return fmt.Errorf("%w: it is locked (%s)", fleet.ErrBusy, printable(string(cfg.Lock)))
 	}
-	power, err := c.power(ctx, proof.Node, d.r.VMID)
-	if err != nil {
-		return d.met(ctx, err)
-	}
-	switch power {
-	case fleet.PowerUnknown:
-		return fmt.Errorf("%w: it neither runs nor is it stopped", fleet.ErrBusy)
-	case fleet.PowerOn:
+	if d.runs {
+		// Guests power themselves off, so most VMs are stopped, and Proxmox refuses the DELETE of one that
+		// runs: only then is it stopped first.
 		d.acted = true
 		if err := c.repeat(ctx, callStop, "/status/stop", proof.Node, d.r.VMID); err != nil {
 			return d.met(ctx, err)
 		}
+		d.runs = false
 	}
 	leave, err := d.admit(ctx)
 	if err != nil {
@@ -224,7 +221,9 @@ func (d *destroyer) met(ctx context.Context, err error) error {
 		if time.Since(d.held) > lockBudget {
 			return err
 		}
-	case why == missing, why == denied, why == stillRunning, why == lost, errors.Is(err, fleet.ErrGone):
+	case why == stillRunning:
+		d.runs = true
+	case why == missing, why == denied, why == lost, errors.Is(err, fleet.ErrGone):
 	default:
 		return err
 	}

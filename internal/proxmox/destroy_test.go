@@ -59,7 +59,7 @@ var worlds = map[string]struct {
 	"locked by one":  {func(s *pveServer) { s.config(strings.Replace(ourConfig, `{`, `{"lock":"backup",`, 1)) }, fleet.Ours, fleet.ErrBusy},
 	"locked foreign": {func(s *pveServer) { s.config(`{"name":"x","lock":"rollback"}`) }, fleet.Hidden, fleet.ErrHidden},
 	"suspended": {func(s *pveServer) {
-		s.says("GET /nodes/pve1/qemu/700/status/current", `{"status":"stopped","lock":"suspended"}`)
+		s.config(strings.TrimSuffix(ourConfig, "}") + `,"lock":"suspended"}`) // status/current shows the same lock
 	}, fleet.Ours, fleet.ErrBusy},
 }
 

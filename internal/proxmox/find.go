@@ -27,7 +27,7 @@ const (
 	goneAfter  = 10 * time.Second // apart, before two answers that it does not run are believed
 	ipv6After  = 60 * time.Second // without an IPv4
 	maxHostKey = 16 << 10
-	earlyBoots = 0.9 // share of the fastest of the last boots after which we ask
+	earlyBoots = 0.95 // share of the fastest of the last boots after which we ask
 )
 
 // Find waits until the guest agent tells the guest's address, that of the interface with r.MAC,

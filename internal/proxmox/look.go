@@ -48,7 +48,18 @@ func (c *Client) Look(ctx context.Context) (fleet.Sight, error) {
 	}
 	slices.SortFunc(s.Nodes, func(a, b fleet.Node) int { return cmp.Compare(a.Name, b.Name) })
 	slices.SortFunc(s.VMs, func(a, b fleet.VM) int { return cmp.Compare(a.ID, b.ID) })
+	c.approveAhead(ctx, rows)
 	return s, nil
+}
+
+// approveAhead has the templates approved before a clone of them is wished for, so that no clone waits
+// for it. What is wrong with one is said by the clone.
+func (c *Client) approveAhead(ctx context.Context, rows []resource) {
+	for _, r := range rows {
+		if id := r.VMID.whole(); r.guest() && slices.Contains(c.cfg.Templates, id) {
+			_ = c.approve(ctx, string(r.Node), id, approvalLasts/2)
+		}
+	}
 }
 
 // node reads a node's row. Its numbers are there only with Sys.Audit on the node.

@@ -32,7 +32,7 @@ func (c *Client) clone(ctx context.Context, r fleet.Runner) (fleet.Clone, error)
 	if _, ok := fleet.ParseMark(mark.String()); !ok || !c.cfg.IDs.Has(r.VMID) {
 		return fleet.Clone{}, fmt.Errorf("%w: VM name %q or VMID is not ours to give", fleet.ErrConfig, printable(r.Name))
 	}
-	if err := c.approve(ctx, r.Node, r.Template); err != nil {
+	if err := c.approve(ctx, r.Node, r.Template, 0); err != nil {
 		return fleet.Clone{}, err
 	}
 	var upid string
@@ -64,10 +64,11 @@ type approvals struct {
 	until map[string]time.Time
 }
 
-func (a *approvals) holds(key string) bool {
+// holds tells whether the approval lasts for so long yet.
+func (a *approvals) holds(key string, still time.Duration) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return time.Now().Before(a.until[key])
+	return time.Now().Add(still).Before(a.until[key])
 }
 
 func (a *approvals) give(key string) {
@@ -80,10 +81,11 @@ func (a *approvals) give(key string) {
 }
 
 // approve refuses what is no template, whose clone would be a full one, and a protected
-// template, whose clones would inherit the protection and could not be deleted.
-func (c *Client) approve(ctx context.Context, node string, template int) error {
+// template, whose clones would inherit the protection and could not be deleted. An approval that lasts
+// for still yet is not asked for again.
+func (c *Client) approve(ctx context.Context, node string, template int, still time.Duration) error {
 	key := node + " " + strconv.Itoa(template)
-	if c.templates.holds(key) {
+	if c.templates.holds(key, still) {
 		return nil
 	}
 	var cfg vmConfig

@@ -109,7 +109,8 @@ func (c *Client) Prove(ctx context.Context, r fleet.Runner) (fleet.Proof, error)
 func (c *Client) prove(ctx context.Context, r fleet.Runner) (fleet.Proof, vmConfig, error) {
 	rows, err := c.guests(ctx)
 	if err != nil {
-		return fleet.Proof{}, vmConfig{}, err
+		// Without a class: a list that is refused says nothing about this VM, and may be had again.
+		return fleet.Proof{}, vmConfig{}, fmt.Errorf("the list that shows its pool cannot be had: %v", err)
 	}
 	row, listed := rows[r.VMID]
 	if listed && row.Type == "lxc" {

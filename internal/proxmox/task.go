@@ -16,9 +16,9 @@ import (
 
 const (
 	// A task that may end at any moment is asked for again after this share of the time that it
-	// has lasted, which lengthens it by 3 % in the mean.
-	pollShare = 0.06
-	minPoll   = 300 * time.Millisecond
+	// has lasted, which lengthens it by 4 % in the mean.
+	pollShare = 0.08
+	minPoll   = 400 * time.Millisecond
 	// While none of its kind has ended yet on that node, nothing says when to ask.
 	unknownShare   = 0.15
 	firstPoll      = time.Second
@@ -67,16 +67,10 @@ func (c *Client) watch(ctx context.Context, t taskID) (ending, error) {
 	w := c.watches.add(t)
 	defer c.watches.remove(w)
 	began := time.Now()
-	usual, known := c.taskTimes.fastest(kind)
-	next := c.scaled(firstPoll)
-	if known {
-		next = time.Duration(earlyShare * float64(usual))
-	} else if t.kind == "qmclone" {
-		next = c.scaled(firstClonePoll)
-	}
+	polls := c.pollsFor(kind, t)
 	trouble := c.scaled(minTrouble)
 	var last error
-	timer := time.NewTimer(next)
+	timer := time.NewTimer(polls.first)
 	defer timer.Stop()
 	for {
 		alone, hidden := false, false
@@ -95,7 +89,7 @@ func (c *Client) watch(ctx context.Context, t taskID) (ending, error) {
 		case <-timer.C:
 			alone = !c.listed(ctx, w)
 		}
-		wait := c.pollAfter(time.Since(began), known)
+		wait := polls.after(time.Since(began))
 		if alone {
 			end, ended, err := c.taskStatus(ctx, t)
 			switch {
@@ -134,13 +128,29 @@ func gaveUp(ctx context.Context, last error) error {
 	return fmt.Errorf("%w; before that %w", ctx.Err(), last)
 }
 
-// pollAfter is when to ask again for a task that has lasted that long.
-func (c *Client) pollAfter(elapsed time.Duration, known bool) time.Duration {
-	share := pollShare
-	if !known {
-		share = unknownShare
+// polls say when a task is asked for, counted from when we began to wait for it.
+type polls struct {
+	first, least time.Duration
+	share        float64
+}
+
+func (c *Client) pollsFor(kind string, t taskID) polls {
+	p := polls{first: c.scaled(firstPoll), least: c.scaled(minPoll), share: pollShare}
+	fastest, known := c.taskTimes.fastest(kind)
+	switch {
+	case known:
+		p.first = time.Duration(earlyShare * float64(fastest))
+	case t.kind == "qmclone":
+		p.first, p.share = c.scaled(firstClonePoll), unknownShare
+	default:
+		p.share = unknownShare
 	}
-	return max(c.scaled(minPoll), time.Duration(share*float64(elapsed)))
+	return p
+}
+
+// after is how long to wait after an answer that the task still runs.
+func (p polls) after(elapsed time.Duration) time.Duration {
+	return max(p.least, time.Duration(p.share*float64(elapsed)), p.first-elapsed)
 }
 
 // taskStatus asks for one task, on the node in its UPID: any other says that there is none.

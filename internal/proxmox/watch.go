@@ -8,8 +8,14 @@ import (
 	"time"
 )
 
-// manyTasks of one node are watched by one list for all of them, fewer one by one.
-const manyTasks = 3
+// So many tasks of one node are watched by one list for all of them, fewer one by one.
+const (
+	manyTasks = 2
+	// The pause between two lists of a node grows by listShare with each task there, up to
+	// maxListPause: many together cost no more than few, and wait a little longer.
+	listShare    = 750 * time.Millisecond
+	maxListPause = 3 * time.Second
+)
 
 // A sighting is what a list of a node's tasks told of one: its ending, or one of these two.
 type sighting string
@@ -35,6 +41,7 @@ type watches struct {
 	mu      sync.Mutex
 	nodes   map[string]map[*watched]struct{}
 	listing map[string]bool
+	listed  map[string]time.Time // when the last list of a node was begun
 }
 
 func (s *watches) add(t taskID) *watched {
@@ -42,7 +49,7 @@ func (s *watches) add(t taskID) *watched {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.nodes == nil {
-		s.nodes, s.listing = map[string]map[*watched]struct{}{}, map[string]bool{}
+		s.nodes, s.listing, s.listed = map[string]map[*watched]struct{}{}, map[string]bool{}, map[string]time.Time{}
 	}
 	if s.nodes[t.node] == nil {
 		s.nodes[t.node] = map[*watched]struct{}{}
@@ -60,19 +67,20 @@ func (s *watches) remove(w *watched) {
 	}
 }
 
-// begin returns whom a list of the node would serve. go: the caller makes the list and calls
-// end; covered: somebody makes one; neither: w is asked for alone.
-func (s *watches) begin(w *watched) (all []*watched, lead, covered bool) {
+// begin returns whom a list of the node would serve. lead: the caller makes the list and calls
+// end; covered: somebody makes one, or will soon; neither: w is asked for alone.
+func (s *watches) begin(w *watched, speed float64) (all []*watched, lead, covered bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	node := w.task.node
 	if w.solo || len(s.nodes[node]) < manyTasks {
 		return nil, false, false
 	}
-	if s.listing[node] {
+	every := min(time.Duration(len(s.nodes[node]))*listShare, maxListPause)
+	if s.listing[node] || time.Since(s.listed[node]) < time.Duration(float64(every)/speed) {
 		return nil, false, true
 	}
-	s.listing[node] = true
+	s.listing[node], s.listed[node] = true, time.Now()
 	for other := range s.nodes[node] {
 		all = append(all, other)
 	}
@@ -103,7 +111,7 @@ func (w *watched) tell(s sighting) {
 // listed has w's node listed for all that wait there, and tells each what it saw; false when w
 // is to be asked for alone: few wait, the list failed, or it does not show w.
 func (c *Client) listed(ctx context.Context, w *watched) bool {
-	all, lead, covered := c.watches.begin(w)
+	all, lead, covered := c.watches.begin(w, c.cfg.Speed)
 	if !lead {
 		return covered
 	}

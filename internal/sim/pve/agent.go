@@ -86,11 +86,6 @@ func (c *Cluster) agentFileRead(r *request) (any, *apiError) {
 		if !ok {
 			return nil, failed("Agent error: failed to open file '%s' (mode: 'r'): No such file or directory", name)
 		}
-		// PVE decodes the base64 to bytes and encodes each byte as if it were Latin-1.
-		runes := make([]rune, len(content))
-		for i := range len(content) {
-			runes[i] = rune(content[i])
-		}
-		return map[string]any{"content": string(runes), "bytes-read": len(content)}, nil
+		return map[string]any{"content": latin1(content), "bytes-read": len(content)}, nil
 	})
 }

@@ -20,7 +20,6 @@ type cloning struct {
 	storage      string // of a full clone, "" for the source's
 	full         bool
 	made         []string // volids made so far
-	wrote        bool     // our config stands
 }
 
 // clone checks an order and forks its worker. The checks stand in the order of the original: each text
@@ -97,11 +96,11 @@ func (c *Cluster) clone(r *request) (any, *apiError) {
 			}
 		}
 	}
-	k.t = c.fork(r, "qmclone", strconv.Itoa(r.vmid), k.id, func(t *task) error {
+	t := c.fork(r, "qmclone", strconv.Itoa(r.vmid), k.id, func(t *task) error {
 		k.t = t
 		return k.run()
 	})
-	return k.t.upid, nil
+	return t.upid, nil
 }
 
 // taken says in PVE's words that an id has a config on this very node.
@@ -154,7 +153,6 @@ func (k *cloning) run() error {
 		"lock": "clone", "description": " qmclone temporary file", // the leading blank is real
 	}}
 	c.vms[k.id] = v
-	k.wrote = true
 	if c.cfg.Version != "8.4" { // qemu-server 9.1.6 and later
 		t.log = append(t.log, fmt.Sprintf("creating a clone of VM %d with ID %d", k.source, k.id))
 	}

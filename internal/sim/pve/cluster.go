@@ -182,8 +182,9 @@ func (c *Cluster) cutPower(v *vm) {
 	c.wg.Go(r.guest.Off)
 }
 
-// SetNode makes a node unreachable, or reachable again: calls that concern it answer 595, its
-// pvestatd is not heard of. Its VMs and tasks go on. An unknown name does nothing.
+// SetNode makes a node unreachable, or reachable again: calls that name it answer 595, its pvestatd is
+// not heard of. Its VMs and tasks go on; calls that name no node are still served. An unknown name does
+// nothing.
 func (c *Cluster) SetNode(name string, online bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -233,6 +234,33 @@ func (c *Cluster) Pause(vmid int, paused bool) bool {
 	}
 	c.touch(v)
 	v.run.paused = paused
+	return true
+}
+
+// Kill ends a VM's QEMU as a crash of it would. False if the VM does not run.
+func (c *Cluster) Kill(vmid int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.vms[vmid]
+	if v == nil || v.run == nil {
+		return false
+	}
+	c.cutPower(v)
+	c.qmCleanup(v.node, v.id)
+	return true
+}
+
+// Unlock takes the config lock off a VM, as `qm unlock` on its host does; no API token can. False if
+// there is no such VM.
+func (c *Cluster) Unlock(vmid int) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	v := c.vms[vmid]
+	if v == nil {
+		return false
+	}
+	c.touch(v)
+	delete(v.conf, "lock")
 	return true
 }
 

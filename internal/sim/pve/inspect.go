@@ -77,7 +77,8 @@ func (c *Cluster) volids(keep func(*volume) bool) []string {
 // Requests counts the requests that arrived, by call: version, nodes, node_status, cluster_status,
 // resources, nextid, permissions, pools, pool, storage, storage_status, storage_content, tasks,
 // task_status, task_log, task_stop, list, clone, config, config_put, feature, status, start, stop,
-// shutdown, delete, agent_ping, agent_interfaces, agent_file_read, unknown.
+// shutdown, delete, agent_ping, agent_interfaces, agent_file_read, agent_exec, agent_exec_status,
+// unknown.
 func (c *Cluster) Requests() map[string]int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -85,7 +86,7 @@ func (c *Cluster) Requests() map[string]int {
 }
 
 // Touched are the ids of foreign VMs (AddVM) that somebody asked to change: start, stop, shutdown,
-// delete or PUT config, whether it was allowed or not.
+// delete, exec or PUT config, whether it was allowed or not.
 func (c *Cluster) Touched() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -70,6 +70,7 @@ type testGuest struct {
 	changed chan struct{}
 	files   map[string]string
 	off     int
+	ran     string
 }
 
 func (r *rig) boot(m Machine) Guest {
@@ -117,6 +118,30 @@ func (g *testGuest) ReadFile(path string) (string, bool) {
 	defer g.mu.Unlock()
 	s, ok := g.files[path]
 	return s, ok
+}
+
+func (g *testGuest) Exec(argv []string, _ string) (int, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if strings.Contains(argv[0], " ") || strings.HasPrefix(argv[0], "/no/") {
+		return 0, false
+	}
+	g.ran = argv[0]
+	return 2001, true
+}
+
+func (g *testGuest) ExecStatus(pid int) (Execution, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	switch {
+	case pid != 2001:
+		return Execution{}, false
+	case g.ran == "/bin/sleep":
+		return Execution{}, true
+	case g.ran == "/bin/true":
+		return Execution{Exited: true}, true
+	}
+	return Execution{Exited: true, Code: 3, Out: "out\n", Err: "err\n"}, true
 }
 
 func (g *testGuest) Off() {
@@ -270,7 +295,7 @@ func (r *rig) wait(upid string) string {
 		if m := w.object(); m["status"] == "stopped" {
 			return m["exitstatus"].(string)
 		}
-		time.Sleep(100 * time.Millisecond)
+		time.Sleep(500 * time.Millisecond)
 	}
 }
 

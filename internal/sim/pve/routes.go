@@ -254,4 +254,6 @@ var routes = []route{
 	{name: "agent_file_read", method: "GET", path: splitPath("nodes/{node}/qemu/{vmid}/agent/file-read"), protected: true, may: needsAgent("VM.GuestAgent.FileRead", "VM.GuestAgent.Unrestricted"), params: schema{
 		"file": {required: true}, "count": optionalSize, "offset": optionalSize, "decode": optionalBool,
 	}, run: (*Cluster).agentFileRead},
+	{name: "agent_exec", method: "POST", path: splitPath("nodes/{node}/qemu/{vmid}/agent/exec"), protected: true, writes: true, may: needsAgent("VM.GuestAgent.Unrestricted"), params: schema{"command": {required: true}, "input-data": optionalText}, run: (*Cluster).agentExec},
+	{name: "agent_exec_status", method: "GET", path: splitPath("nodes/{node}/qemu/{vmid}/agent/exec-status"), protected: true, may: needsAgent("VM.GuestAgent.Unrestricted"), params: schema{"pid": {required: true, check: isInteger}}, run: (*Cluster).agentExecStatus},
 }

@@ -14,13 +14,13 @@ func notSimulated(name string) (why string, skip bool) {
 		"agent-calls-block-workers": "timings, see TestWorkersStarve", "race-nextid": "a race, see TestRaceForOneID",
 		"noquorum": "quorum is not simulated", "pmxcfs": "pmxcfs cannot fail here", "pvedaemon": "pvedaemon cannot fail here",
 		"snapshot": "no snapshots", "suspend": "not called", "resume": "not called", "resize": "not called", "reboot": "not called",
-		"migrate": "not called", "narrow-suspend": "not called", 
+		"migrate": "not called", "narrow-suspend": "not called",
 		"cluster-config": "not called", "cluster-tasks": "not called", "nodes-network": "not called", "config-pending": "not called",
 		"stop-lock-timeout": "see TestQuickRestart, which needs the stop before it", "node-status-ok": "hardware of the rig",
 		"status-after-reboot": "reboot is not called", "agent-key-removed": "a sequence with qm on the host",
 		"thin-after": "texts of simulated lvm commands", "thin-storage-content": "root's view of the rig's volumes",
-		"clone-full-ok": "progress lines of qemu-img", "thin-clone-full": "progress lines of qemu-img", "auth-disabled": "",
-		"permissions": "ACL details of the rig",
+		"clone-full-ok": "progress lines of qemu-img", "thin-clone-full": "progress lines of qemu-img",
+		"permissions":      "ACL details of the rig",
 		"mark-permissions": "ACL details of the rig",
 	} {
 		if strings.HasPrefix(name, prefix) {
@@ -51,6 +51,15 @@ func answering101(r *rig) {
 // executed has run a program in the guest.
 func executed(program string) func(*rig) {
 	return both(answering101, func(r *rig) { r.do(root, "POST", "nodes/pve/qemu/101/agent/exec", "command="+program) })
+}
+
+// as170 lets VM 170 be what 101 is.
+func as170(r *rig) {
+	r.clone(170)
+	r.start(170)
+	g := r.guest(170)
+	g.ran = "/bin/true"
+	g.agent(true)
 }
 
 func vm110(r *rig) { r.clone(110, "name=runner-renamed") }
@@ -151,12 +160,12 @@ var situations = map[string]situation{
 	"after-killed-clone-status-orch":     {before: killed122, world: slowClone},
 
 	"agent-exec-nosuchfile": {before: answering101}, "agent-exec-ok": {before: answering101},
-	"agent-exec-old-style": {before: answering101}, "narrow-exec-denied": {before: narrow701},
+	"agent-exec-old-style": {before: func(r *rig) { r.clone(170); r.start(170); r.guest(170).agent(true) }}, "narrow-exec-denied": {before: narrow701},
 	"agent-exec-status-badpid":    {before: answering101, params: []string{"pid=999999"}},
-	"agent-exec-status-ok":        {before: executed("/bin/sh"), params: []string{"pid=2001"}},
-	"agent-exec-status-no-output": {before: executed("/bin/true"), params: []string{"pid=2001"}},
+	"agent-exec-status-ok":        {before: executed("/bin/sh"), params: []string{"pid=2001"}, fields: []string{"err-data", "err-truncated"}},
+	"agent-exec-status-no-output": {before: both(executed("/bin/true"), as170), params: []string{"pid=2001"}},
 	"agent-exec-status-running":   {before: executed("/bin/sleep"), params: []string{"pid=2001"}},
-	"agent-file-read-missing": {before: answering101}, "agent-file-read-ok": {before: answering101},
+	"agent-file-read-missing":     {before: answering101}, "agent-file-read-ok": {before: answering101},
 	"agent-netif-early": {before: answering101}, "agent-netif-ok": {before: answering101},
 	"agent-netif-not-running": {before: running101}, "agent-netif-vm-stopped": {before: vm101},
 	"agent-not-configured": {before: func(r *rig) {
@@ -288,9 +297,9 @@ var situations = map[string]situation{
 	"task-bad-upid": {}, "task-stop-finished": {before: ended}, "task-stop-foreign": {before: foreignTask, world: slowClone},
 	"task-stop-own-clone": {world: slowHold, during: func(r *rig) { time.Sleep(100 * time.Millisecond) }},
 	"task-unknown":        {}, "task-unknown-upid": {}, "task-unknown-upid-log": {}, "task-upid-urlencoded": {before: ended},
-	"tasks-list": {before: history, fields: []string{"total"}, unequal: true},
+	"tasks-list":        {before: history, fields: []string{"total"}, unequal: true},
 	"tasks-list-active": {before: ended},
-	"tasks-list-since": {before: history, params: []string{"since=0", "until=4000000000", "limit=2", "start=1"}, fields: []string{"total"}, unequal: true},
+	"tasks-list-since":  {before: history, params: []string{"since=0", "until=4000000000", "limit=2", "start=1"}, fields: []string{"total"}, unequal: true},
 
 	"template-config": {}, "template-feature-clone": {}, "template-status": {},
 	"thin-agent-netif-ok":  {world: thin, before: func(r *rig) { thin130(r); r.start(130); r.guest(130).agent(true) }},

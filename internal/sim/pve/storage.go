@@ -87,7 +87,7 @@ func (c *Cluster) addTemplate(t TemplateSpec) {
 	if t.Storage == "" {
 		t.Storage = "local-lvm"
 	}
-	if t.Node == "" {
+	if c.nodes[t.Node] == nil {
 		t.Node = c.order[0]
 	}
 	if t.Memory == 0 {
@@ -143,12 +143,15 @@ func override(conf, with map[string]string) {
 }
 
 // AddVM puts a VM into the cluster that no API call made, as an administrator's. An id that is taken
-// is replaced.
+// is replaced, an unknown node is the first.
 func (c *Cluster) AddVM(s VMSpec) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if s.Node == "" {
+	if c.nodes[s.Node] == nil {
 		s.Node = c.order[0]
+	}
+	if old := c.vms[s.ID]; old != nil {
+		c.cutPower(old)
 	}
 	if s.Memory == 0 {
 		s.Memory = 2 << 30

@@ -237,7 +237,11 @@ func (t *task) userCfg(do func()) error {
 		return t.why()
 	}
 	defer release()
-	if err := t.work(t.c.scale(50 * time.Millisecond)); err != nil {
+	// Reading, changing and writing one small file through corosync; our estimate.
+	t.c.mu.Lock()
+	d := t.c.draw(t.vmid, "user.cfg"+t.kind, Range{10 * time.Millisecond, 30 * time.Millisecond})
+	t.c.mu.Unlock()
+	if err := t.work(t.c.scale(d)); err != nil {
 		return err
 	}
 	t.c.mu.Lock()
