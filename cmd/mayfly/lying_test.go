@@ -107,14 +107,22 @@ func TestLostDatabase(t *testing.T) {
 					}
 				}
 				h.start()
-				waiting := h.world.GitHub.Stats().Queued
-				// Nobody tells GitHub's jobs again; tell those that wait as one more job of the same kind would.
-				h.submit(waiting, minutes(5))
+				// The ledger is lost, too: a person has GitHub send the deliveries of the jobs that wait again.
+				waiting := map[int64]bool{}
+				for _, j := range h.world.GitHub.Jobs() {
+					waiting[j.ID] = j.Status == "queued"
+				}
+				for _, d := range h.world.GitHub.Deliveries() {
+					if d.Action == "queued" && waiting[d.Job] {
+						h.world.GitHub.Redeliver(d.GUID)
+					}
+				}
+				synctest.Sleep(time.Minute)
 				h.untilEmpty(12 * time.Hour)
 				synctest.Sleep(5 * time.Minute)
 				st := h.world.GitHub.Stats()
-				if st.Killed != 0 || st.Succeeded != jobs+waiting {
-					t.Errorf("seed %d: %+v, want %d succeeded", seed, st, jobs+waiting)
+				if st.Killed != 0 || st.Succeeded != jobs {
+					t.Errorf("seed %d: %+v", seed, st)
 				}
 				if left := h.ours(); len(left) != 0 || h.rows() != 0 {
 					h.fatalState(fmt.Sprintf("seed %d: VMs left: %+v", seed, left))

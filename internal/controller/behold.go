@@ -76,6 +76,7 @@ func (c *Controller) behold(now time.Time, books fleet.Books, holds map[string]f
 			w.Ghosts = append(w.Ghosts, g)
 		}
 	}
+	maps.DeleteFunc(c.asked, func(name string, _ time.Time) bool { return !rows[name] })
 	maps.DeleteFunc(c.ended, func(_ int, at time.Time) bool { return now.Sub(at) > 10*time.Minute })
 	return w
 }
@@ -88,9 +89,10 @@ func (c *Controller) pace() fleet.Pace {
 	return p
 }
 
-// sighting is what the last look says of r's VM: nothing, unless the look is younger than the clone.
+// sighting is what the last look says of r's VM: nothing, unless the look is younger than the clone and than the
+// last single question, which knows better.
 func (c *Controller) sighting(r fleet.Runner, vms map[int]fleet.VM, online map[string]bool) fleet.Sighting {
-	if r.ClonedAt.IsZero() || !c.sight.AsOf.After(r.ClonedAt) {
+	if r.ClonedAt.IsZero() || !c.sight.AsOf.After(r.ClonedAt) || !c.sight.AsOf.After(c.asked[r.Name]) {
 		return fleet.Unseen
 	}
 	vm, ok := vms[r.VMID]
@@ -109,7 +111,7 @@ func (c *Controller) sighting(r fleet.Runner, vms map[int]fleet.VM, online map[s
 
 // standing is what the last list says of r's registration: nothing, unless it is younger than r's phase.
 func (c *Controller) standing(r fleet.Runner, listed map[string]fleet.Registration) fleet.Standing {
-	if r.Registration == "" || !c.roster.AsOf.After(r.Since) {
+	if r.Registration == "" || !c.roster.AsOf.After(r.Since) || !c.roster.AsOf.After(c.asked[r.Name]) {
 		return fleet.NotLooked
 	}
 	g, ok := listed[r.Registration]

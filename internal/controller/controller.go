@@ -60,6 +60,7 @@ type Controller struct {
 	blind    map[string]string // looks that fail now → what they say
 	troubles map[[2]string]fleet.Trouble
 	ended    map[int]time.Time    // VMIDs of rows that ended lately
+	asked    map[string]time.Time // when a runner was last asked about singly: younger than any list before
 	looked   map[int]inspection   // VMs without a row that were inspected
 	haunting map[int64]time.Time  // registrations without a row → the list that first showed them
 	surplus  map[string]time.Time // pools that have more than they need → since when
@@ -114,7 +115,7 @@ func New(cfg Config, parts Parts) *Controller {
 			quiet: quick(cfg.ForeignQuietness, 5*time.Minute),
 		},
 		held: map[string]*hold{}, blind: map[string]string{}, troubles: map[[2]string]fleet.Trouble{},
-		ended: map[int]time.Time{}, looked: map[int]inspection{}, haunting: map[int64]time.Time{},
+		ended: map[int]time.Time{}, looked: map[int]inspection{}, asked: map[string]time.Time{}, haunting: map[int64]time.Time{},
 		surplus: map[string]time.Time{}, delayed: map[int64]bool{}, rested: map[string]bool{}, tries: map[string]int{},
 	}
 }

@@ -155,6 +155,11 @@ func (c *Controller) retire(ctx context.Context, r fleet.Runner, why giveUp) err
 // itself says, ends it.
 func (c *Controller) examine(ctx context.Context, x fleet.Examine, jobOver bool) error {
 	r := x.Runner
+	defer func() {
+		c.mu.Lock()
+		c.asked[r.Name] = time.Now()
+		c.mu.Unlock()
+	}()
 	fact, err := c.powerFact(ctx, r)
 	if err != nil {
 		return err

@@ -48,18 +48,19 @@ type decision struct {
 type row struct {
 	*Seen
 	pool   *pool
-	as     Phase // what it counts as
-	job    *Job  // in progress on it
+	as     Phase         // what it counts as
+	job    *Job          // in progress on it
+	age    time.Duration // of its phase
 	wished bool
 }
 
 // pool is a Pool with its jobs and runners counted.
 type pool struct {
 	Pool
-	removed   bool   // rows have it, the config does not
-	queued    []*Job // oldest first
-	preparing []*row // leaving ones too
-	have      map[Phase][]*row
+	removed   bool      // rows have it, the config does not
+	queued    []*Job    // oldest first
+	preparing []*row    // leaving ones too
+	have      [6][]*row // by the rank of the phase that they count as
 	work      int
 	need      int
 	placed    map[int64]string // launched now: job → node
@@ -80,15 +81,19 @@ func newDecision(w World) *decision {
 	}
 	rows := make([]row, len(w.Runners))
 	for i := range w.Runners {
-		rows[i] = row{Seen: &w.Runners[i], as: w.Runners[i].Phase}
+		rows[i] = row{Seen: &w.Runners[i], as: w.Runners[i].Phase, age: w.Now.Sub(w.Runners[i].Since)}
 		d.rows[i] = &rows[i]
 	}
 	slices.SortFunc(d.rows, func(a, b *row) int { return cmp.Compare(a.Name, b.Name) })
+	var last *pool // neighbours by name are mostly of one pool
 	for _, r := range d.rows {
-		if d.pools[r.Pool] == nil {
-			d.addPool(Pool{Name: r.Pool, JobTimeout: 24 * time.Hour, BootTimeout: 5 * time.Minute, CloneTimeout: 15 * time.Minute}, true)
+		if last == nil || last.Name != r.Pool {
+			last = d.pools[r.Pool]
 		}
-		r.pool = d.pools[r.Pool]
+		if last == nil {
+			last = d.addPool(Pool{Name: r.Pool, JobTimeout: 24 * time.Hour, BootTimeout: 5 * time.Minute, CloneTimeout: 15 * time.Minute}, true)
+		}
+		r.pool = last
 		if r.Phase == Preparing {
 			r.pool.preparing = append(r.pool.preparing, r)
 		}
@@ -110,9 +115,10 @@ func newDecision(w World) *decision {
 // byAge orders jobs, the oldest first.
 func byAge(a, b *Job) int { return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.ID, b.ID)) }
 
-func (d *decision) addPool(p Pool, removed bool) {
-	q := &pool{Pool: p, removed: removed, have: map[Phase][]*row{}, placed: map[int64]string{}}
+func (d *decision) addPool(p Pool, removed bool) *pool {
+	q := &pool{Pool: p, removed: removed, placed: map[int64]string{}}
 	d.pools[p.Name], d.order = q, append(d.order, q)
+	return q
 }
 
 // wish claims r for one wish of this plan; false if it has one.
@@ -234,7 +240,7 @@ func (d *decision) end() {
 			continue
 		}
 		timeout := r.pool.JobTimeout
-		late := timeout > 0 && d.w.Now.Sub(r.Since) >= timeout
+		late := timeout > 0 && r.age >= timeout
 		switch {
 		case r.Held != NotHeld && late:
 			r.as = Leaving // as soon as its holder is done, if that is not what it does
@@ -273,7 +279,7 @@ func (d *decision) doubt() {
 			d.examine(r, "Proxmox does not list its VM", AboutVM)
 		case r.Hub == Unlisted && (r.Phase == Idle || r.Phase == Busy):
 			d.examine(r, "GitHub does not list it", AboutRegistration)
-		case r.Hub == Offline && r.Phase == Idle && d.w.Now.Sub(r.Since) >= r.pool.BootTimeout:
+		case r.Hub == Offline && r.Phase == Idle && r.age >= r.pool.BootTimeout:
 			d.examine(r, "GitHub lists it as offline", AboutRegistration)
 		}
 	}
@@ -339,27 +345,34 @@ func (d *decision) need() {
 			r.as = Leaving
 		}
 		p := r.pool
-		p.have[r.as] = append(p.have[r.as], r)
+		in := &p.have[r.as.rank()]
+		*in = append(*in, r)
 		if r.job != nil && r.as != Leaving {
 			begun[p]++
 		}
 	}
 	for _, p := range d.order {
-		p.work = max(len(p.queued)+begun[p], len(p.have[Busy]))
+		p.work = max(len(p.queued)+begun[p], len(p.in(Busy)))
 		p.need = min(p.Max, p.work+p.Ready)
 		for _, phase := range []Phase{Preparing, Ready, Joining, Idle} {
-			slices.SortFunc(p.have[phase], func(a, b *row) int {
-				return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Name, b.Name))
+			slices.SortFunc(p.in(phase), func(a, b *row) int {
+				if a.age != b.age {
+					return cmp.Compare(b.age, a.age) // the oldest first
+				}
+				return cmp.Compare(a.Name, b.Name)
 			})
 		}
 	}
 }
 
+// in is the runners of p that count as being in the phase; the oldest first, but for Busy and Leaving, in order of name.
+func (p *pool) in(phase Phase) []*row { return p.have[phase.rank()] }
+
 // count is how many runners of p are in one of the phases.
 func (p *pool) count(phases ...Phase) int {
 	n := 0
 	for _, phase := range phases {
-		n += len(p.have[phase])
+		n += len(p.in(phase))
 	}
 	return n
 }
@@ -371,12 +384,12 @@ func (p *pool) live() int { return p.count(Preparing, Ready, Joining, Idle, Busy
 func (d *decision) join() {
 	for _, p := range d.order {
 		n := p.work - p.count(Joining, Idle, Busy)
-		for _, r := range p.have[Ready] {
+		for _, r := range p.in(Ready) {
 			if r.joins() {
 				n--
 			}
 		}
-		for _, r := range p.have[Ready] {
+		for _, r := range p.in(Ready) {
 			if n <= 0 {
 				break
 			}

@@ -85,14 +85,14 @@ func (d *decision) explain() {
 
 // coming is the runners of p that will take a job, the soonest first, without those that this plan gives up.
 func (p *pool) coming() []*row {
-	coming := slices.Concat(p.have[Idle], p.have[Joining])
+	coming := slices.Concat(p.in(Idle), p.in(Joining))
 	for _, now := range []bool{true, false} {
-		for _, r := range p.have[Ready] {
+		for _, r := range p.in(Ready) {
 			if (r.as == Joining || r.joins()) == now {
 				coming = append(coming, r)
 			}
 		}
 	}
-	coming = append(coming, p.have[Preparing]...)
+	coming = append(coming, p.in(Preparing)...)
 	return slices.DeleteFunc(coming, func(r *row) bool { return r.as == Leaving })
 }

@@ -69,7 +69,24 @@ func Phases() []Phase { return []Phase{Preparing, Ready, Joining, Idle, Busy, Le
 
 // Before tells whether p comes before q in a runner's life.
 func (p Phase) Before(q Phase) bool {
-	return slices.Index(Phases(), p) < slices.Index(Phases(), q)
+	return p.rank() < q.rank()
+}
+
+// rank is p's place in the order of life. What is no phase ranks first: nobody has done anything with it.
+func (p Phase) rank() int {
+	switch p {
+	case Ready:
+		return 1
+	case Joining:
+		return 2
+	case Idle:
+		return 3
+	case Busy:
+		return 4
+	case Leaving:
+		return 5
+	}
+	return 0
 }
 
 // A Runner is a row: one VM, one clone POST, at most one job. It holds what we

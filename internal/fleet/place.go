@@ -278,7 +278,7 @@ func (d *decision) spare() {
 
 // giveUp gives up extra runners of p, the cheapest first. What is Joining or Busy is never among them.
 func (d *decision) giveUp(p *pool, extra int) {
-	for _, r := range slices.Concat(p.have[Ready], p.have[Idle]) {
+	for _, r := range slices.Concat(p.in(Ready), p.in(Idle)) {
 		if r.Held != NotHeld {
 			extra-- // perhaps it goes already
 		}
@@ -291,14 +291,14 @@ func (d *decision) giveUp(p *pool, extra int) {
 			extra--
 		}
 	}
-	preparing := slices.Clone(p.have[Preparing])
+	preparing := slices.Clone(p.in(Preparing))
 	slices.Reverse(preparing) // the youngest has the furthest to go
 	for _, r := range preparing {
 		if r.Held == AtGate && r.UPID == "" && r.AskedAt.IsZero() {
 			take(r, &d.plan.Cancel)
 		}
 	}
-	for _, r := range p.have[Ready] {
+	for _, r := range p.in(Ready) {
 		if r.Held == NotHeld {
 			take(r, &d.plan.Leave)
 		}
@@ -311,7 +311,7 @@ func (d *decision) giveUp(p *pool, extra int) {
 	if d.w.Now.Sub(d.w.GitHubAsOf) > d.w.Pace.GitHubFresh {
 		return
 	}
-	for _, r := range p.have[Idle] {
+	for _, r := range p.in(Idle) {
 		if r.Held == NotHeld {
 			take(r, &d.plan.Retire)
 		}
@@ -323,7 +323,7 @@ func (d *decision) replaceOld(p *pool) (n int) {
 	if p.removed {
 		return 0
 	}
-	for _, r := range p.have[Ready] {
+	for _, r := range p.in(Ready) {
 		if r.Held == NotHeld && !r.wished && p.Templates[r.Node] != r.Template {
 			d.leave(r, fmt.Sprintf("made from template %d, which pool %s no longer uses on %s", r.Template, p.Name, r.Node), "")
 			n++

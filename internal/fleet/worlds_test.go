@@ -42,7 +42,9 @@ func (d drawer) seldom(what string, n int) bool { return rapid.IntRange(1, n).Dr
 
 func one[V any](d drawer, what string, of ...V) V { return rapid.SampledFrom(of).Draw(d.T, what) }
 
-func (d drawer) ago(what string, of ...time.Duration) time.Time { return noon.Add(-one(d, what, of...)) }
+func (d drawer) ago(what string, of ...time.Duration) time.Time {
+	return noon.Add(-one(d, what, of...))
+}
 
 func (d drawer) look(what string) time.Time {
 	if d.seldom(what+" never", 12) {

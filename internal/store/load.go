@@ -24,12 +24,27 @@ const (
 
 // Load reads everything that a decision needs, as it was at one moment: runners by name; by creation and id, the
 // jobs not completed and the completed ones that a runner with a row is known to have run.
+//
+// What was read last is given again while nothing has been written since: nobody else writes, as the
+// lock sees to. So a caller must not change the books.
 func (s *Store) Load(ctx context.Context) (fleet.Books, error) {
+	// Counted before they are read: what is written meanwhile makes the next Load read again.
+	commits := s.commits.Load()
+	if last := s.last.Load(); last != nil && last.commits == commits {
+		return last.books, nil
+	}
 	books, err := s.load(ctx)
 	if err != nil {
 		return fleet.Books{}, fmt.Errorf("reading the books: %w", err)
 	}
+	s.last.Store(&edition{commits, books})
 	return books, nil
+}
+
+// An edition is the books as they were after so many commits, or later.
+type edition struct {
+	commits uint64
+	books   fleet.Books
 }
 
 func (s *Store) load(ctx context.Context) (b fleet.Books, err error) {

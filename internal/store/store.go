@@ -16,6 +16,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"sync"
 	"time"
 
@@ -40,6 +41,9 @@ type Options struct {
 type Store struct {
 	reads *sql.DB
 	hear  []fleet.Hearer
+
+	commits atomic.Uint64 // batches written, or tried
+	last    atomic.Pointer[edition]
 
 	queue   chan *write
 	closing chan struct{}

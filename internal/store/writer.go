@@ -112,6 +112,7 @@ func (s *Store) commit(t *tx, batch []*write) {
 		}
 		t.events = t.events[:0]
 	}
+	s.commits.Add(1)
 	for _, e := range t.events {
 		for _, hear := range s.hear {
 			hear(e)

@@ -224,9 +224,9 @@ func testPrune(t *testing.T, open Open) {
 		s := start(t, open)
 		defer stop(t, s)
 		begin := time.Now()
-		must(t, s.Create(t.Context(), []fleet.Runner{runner("ours", 1)}))
+		must(t, s.Create(t.Context(), []fleet.Runner{runner("k3f9-win-0000000a", 1)}))
 		ours := job(2, fleet.StatusCompleted)
-		ours.Runner = "ours-2"
+		ours.Runner = "k3f9-win-0000000a-2"
 		record := func(guid string, j fleet.Job) {
 			t.Helper()
 			_, err := s.Record(t.Context(), guid, j, fleet.Event{Kind: fleet.JobQueued, Job: j.ID})
@@ -266,7 +266,7 @@ func testPrune(t *testing.T, open Open) {
 		record("young", job(5, fleet.StatusQueued)) // is remembered
 		record("old", job(6, fleet.StatusQueued))   // is forgotten
 		same(t, "deliveries", left(), []int64{2, 3, 4, 6})
-		must(t, s.End(t.Context(), "ours"))
+		must(t, s.End(t.Context(), "k3f9-win-0000000a"))
 		must(t, s.Prune(t.Context(), time.Now()))
 		same(t, "its runner has ended", left(), []int64{3, 4, 6})
 	})
