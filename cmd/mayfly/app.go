@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -143,8 +144,12 @@ func (a *app) preflight(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, 45*time.Second)
 	defer cancel()
 	sight, err := a.cluster.Look(ctx)
-	if err != nil {
-		return fmt.Errorf("cannot work with Proxmox at %s: %w", strings.Join(a.cfg.Proxmox.Endpoints, ", "), err)
+	at := strings.Join(a.cfg.Proxmox.Endpoints, ", ")
+	switch {
+	case errors.Is(err, fleet.ErrConfig):
+		return fmt.Errorf("cannot work with Proxmox at %s: %w", at, err)
+	case err != nil:
+		return fmt.Errorf("cannot work with Proxmox at %s (is proxmox.endpoints right, and may this machine connect there?): %w", at, err)
 	}
 	nodes := map[string]bool{}
 	for _, n := range sight.Nodes {
@@ -161,7 +166,7 @@ func (a *app) preflight(ctx context.Context) error {
 		}
 	}
 	if _, err := a.hub.Roster(ctx); errors.Is(err, fleet.ErrConfig) {
-		return fmt.Errorf("cannot work with GitHub at %s: %w", a.cfg.GitHub.URL, err)
+		return fmt.Errorf("cannot work with GitHub at %s (mend github.url, or what github.token_file or token_env hold): %w", a.cfg.GitHub.URL, err)
 	} else if err != nil {
 		a.log.Warn("GitHub cannot be seen yet", "err", err)
 	}
@@ -179,7 +184,11 @@ func (a *app) listen(ctx context.Context) (err error) {
 			continue
 		}
 		if *l.to, err = lc.Listen(ctx, "tcp", l.addr); err != nil {
-			return fmt.Errorf("%s: %s cannot be listened on (another Mayfly, or another program has it?): %w", l.key, l.addr, err)
+			mend := "write another address there"
+			if errors.Is(err, syscall.EADDRINUSE) {
+				mend = "stop the program that has it, or write another port there"
+			}
+			return fmt.Errorf("%s: cannot listen on %s: %w: %s", l.key, l.addr, innermost(err), mend)
 		}
 	}
 	return nil

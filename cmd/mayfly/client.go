@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -25,29 +26,33 @@ import (
 type client struct {
 	server, config string
 	out            output
+	named          func() bool // whether the config was named on the command line
 }
 
 func (c *client) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&c.server, "server", "", "base URL of a running serve (default: listen of the config, else http://127.0.0.1:8080)")
 	cmd.Flags().StringVarP(&c.config, "config", "c", "mayfly.yaml", "the config file, for listen and the token")
+	c.named = func() bool { return cmd.Flags().Changed("config") }
 	c.out.add(cmd)
 }
 
 // get fetches a path of the API into v.
 func (c *client) get(ctx context.Context, path string, v any) error {
+	if u, err := url.Parse(c.server); c.server != "" && (err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https") {
+		return usageError{fmt.Errorf("--server %q is no URL like http://127.0.0.1:8080", c.server)}
+	}
 	base, token := c.server, ""
-	if _, err := os.Stat(c.config); err == nil {
+	// Without --config, a mayfly.yaml that happens to be here helps; it need not be there.
+	if _, err := os.Stat(c.config); c.named() || err == nil {
 		cfg, err := config.Load(c.config, os.Getenv)
-		if err != nil {
+		switch {
+		case err == nil:
+			base, token = cmp.Or(base, "http://"+reachable(cfg.Listen)), cfg.Web.Token.Reveal()
+		case c.named() || base == "":
 			return err
 		}
-		base, token = cmp.Or(base, "http://"+reachable(cfg.Listen)), cfg.Web.Token.Reveal()
 	}
 	base = cmp.Or(base, "http://127.0.0.1:8080")
-	u, err := url.Parse(base)
-	if err != nil || u.Host == "" {
-		return usageError{fmt.Errorf("--server %q is no URL like http://127.0.0.1:8080", base)}
-	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, strings.TrimSuffix(base, "/")+path, nil)
@@ -59,7 +64,7 @@ func (c *client) get(ctx context.Context, path string, v any) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("no mayfly serve answers at %s (is it running? --server says where): %w", base, err)
+		return fmt.Errorf("no mayfly serve answers at %s: start it, or say with --server or -c where it is: %w", base, innermost(err))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
@@ -80,6 +85,20 @@ func (c *client) get(ctx context.Context, path string, v any) error {
 		return fmt.Errorf("%s gave no answer of mayfly's: %w", base, err)
 	}
 	return nil
+}
+
+// innermost is a network's error without what everybody on the way has said, which repeats the address.
+func innermost(err error) error {
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err
+	}
+	if o, ok := errors.AsType[*net.OpError](err); ok {
+		err = o.Err
+	}
+	if s, ok := errors.AsType[*os.SyscallError](err); ok {
+		err = s.Err
+	}
+	return err
 }
 
 // reachable is where a listener on all addresses is reached from here.

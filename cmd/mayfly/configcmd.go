@@ -9,14 +9,15 @@ import (
 )
 
 func configCommand() *cobra.Command {
-	cmd := &cobra.Command{
+	cmd := group(&cobra.Command{
 		Use: "config", Short: "Check a config, print it with its defaults, or print an example that explains every key",
 		Example: "  mayfly config check -c /etc/mayfly/mayfly.yaml\n  mayfly config example > mayfly.yaml",
-	}
+	})
 	var path string
 	var out output
 	check := &cobra.Command{
 		Use: "check", Short: "Read the config and its secrets, and say what is wrong; asks nobody outside", Args: noArgs,
+		Example: "  mayfly config check\n  mayfly config check -c /etc/mayfly/mayfly.yaml -o json",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			asJSON, err := out.json()
 			if err != nil {
@@ -40,6 +41,7 @@ func configCommand() *cobra.Command {
 	out.add(check)
 	print := &cobra.Command{
 		Use: "print", Short: "Print the config as it takes effect, defaults included, secrets hidden", Args: noArgs,
+		Example: "  mayfly config print -c /etc/mayfly/mayfly.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := loadConfig(path)
 			if err != nil {
@@ -50,6 +52,7 @@ func configCommand() *cobra.Command {
 	}
 	example := &cobra.Command{
 		Use: "example", Short: "Print a config that explains every key", Args: noArgs,
+		Example: "  mayfly config example > mayfly.yaml",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			_, err := fmt.Fprint(cmd.OutOrStdout(), config.Example())
 			return err

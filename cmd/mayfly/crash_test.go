@@ -314,8 +314,9 @@ func TestSoakThousand(t *testing.T) {
 	if os.Getenv("MAYFLY_SOAK") == "" {
 		t.Skip("set MAYFLY_SOAK=1, or run make soak-crash: it takes many minutes")
 	}
+	jobs := fromEnv(t, "MAYFLY_JOBS", 2000)
 	synctest.Test(t, func(t *testing.T) {
-		weather(t, storm{seed: 1, jobs: 2000, max: 1000, nodes: 40, crashes: 10, life: 5 * time.Minute, failing: 0.02, limit: 48 * time.Hour, submitOver: time.Minute})
+		weather(t, storm{seed: 1, jobs: jobs, max: jobs / 2, nodes: max(jobs/50, 1), crashes: 10, life: 5 * time.Minute, failing: 0.02, limit: 48 * time.Hour, submitOver: time.Minute})
 	})
 }
 

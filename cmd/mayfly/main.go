@@ -19,8 +19,8 @@ var version = "devel"
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second Ctrl-C ends it at once; that is safe, as kill -9 is
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	stop()
 	os.Exit(code)
 }
 
@@ -30,13 +30,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	var wrong usageError
-	if errors.As(err, &wrong) || strings.HasPrefix(err.Error(), "unknown command") {
-		fmt.Fprintf(stderr, "mayfly: %v\nSee `mayfly --help`.\n", err)
+	if wrong, ok := errors.AsType[usageError](err); ok {
+		fmt.Fprintf(stderr, "mayfly: %v\nSee `%s --help`.\n", wrong, cmd.CommandPath())
 		return 2
 	}
 	fmt.Fprintf(stderr, "mayfly: %v\n", err)
@@ -47,7 +46,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 type usageError struct{ error }
 
 func newRoot() *cobra.Command {
-	root := &cobra.Command{
+	root := group(&cobra.Command{
 		Use:   "mayfly",
 		Short: "A Windows VM on Proxmox VE for every GitHub Actions job, born for it and destroyed after it",
 		Example: `  mayfly demo                     a day on an embedded Proxmox, GitHub and Windows guests
@@ -57,11 +56,53 @@ func newRoot() *cobra.Command {
   mayfly why 51000000001          why a job waits`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-	}
-	root.CompletionOptions.HiddenDefaultCmd = true
+	})
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.AddCommand(serveCommand(), demoCommand(), simCommand(), statusCommand(), whyCommand(), planCommand(), configCommand(), versionCommand())
+	root.SetHelpCommand(helpCommand())
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.InitDefaultCompletionCmd()
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			group(c)
+			c.Example = "  source <(mayfly completion bash)"
+		}
+	}
 	return root
+}
+
+// group makes cmd one that only has other commands below it: alone it prints its help, and it refuses what is none of them.
+func group(cmd *cobra.Command) *cobra.Command {
+	cmd.DisableFlagsInUseLine = true
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		cmd.SuggestionsMinimumDistance = 2
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			return usageError{fmt.Errorf("%s has no command %q; did you mean %s?", cmd.CommandPath(), args[0], strings.Join(near, " or "))}
+		}
+		return usageError{fmt.Errorf("%s has no command %q", cmd.CommandPath(), args[0])}
+	}
+	return cmd
+}
+
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "help [command]", Short: "Help about any command", Example: "  mayfly help serve",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err == nil && len(rest) > 0 {
+				err = about.Args(about, rest)
+			}
+			if err != nil {
+				return err
+			}
+			about.InitDefaultHelpFlag()
+			return about.Help()
+		},
+	}
 }
 
 // noArgs refuses arguments.
@@ -91,7 +132,7 @@ func (o output) json() (bool, error) {
 
 func versionCommand() *cobra.Command {
 	var out output
-	cmd := &cobra.Command{Use: "version", Short: "Print the version", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
+	cmd := &cobra.Command{Use: "version", Short: "Print the version", Example: "  mayfly version\n  mayfly version -o json", Args: noArgs, RunE: func(cmd *cobra.Command, _ []string) error {
 		asJSON, err := out.json()
 		if err != nil {
 			return err

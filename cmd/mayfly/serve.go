@@ -55,10 +55,13 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) (err error
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
-	if err := a.preflight(ctx); err != nil {
+	if err := a.listen(ctx); err != nil {
 		return err
 	}
-	if err := a.listen(ctx); err != nil {
+	if err := a.preflight(ctx); err != nil {
+		if ctx.Err() != nil { // told to stop before it began: nothing is wrong
+			return nil
+		}
 		return err
 	}
 	log.Info(fmt.Sprintf("mayfly %s serves instance %s", version, cfg.Instance), "page", "http://"+cfg.Listen, "webhook", cfg.Webhook.Listen)

@@ -279,7 +279,7 @@ log: {level: debug}
 
 func TestLoadSaysTheFile(t *testing.T) {
 	for path, want := range map[string]string{
-		filepath.Join(t.TempDir(), "no.yaml"): "it does not exist: `mayfly init` writes one",
+		filepath.Join(t.TempDir(), "no.yaml"): "it does not exist: `mayfly config example` prints one to start from",
 		t.TempDir():                           "it is no regular file: name one",
 	} {
 		_, err := config.Load(path, env)

@@ -24,7 +24,7 @@ const maxFile = 1 << 20
 func Load(path string, env func(string) string) (*Config, error) {
 	text, err := readFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		err = fmt.Errorf("it does not exist: `mayfly init` writes one")
+		err = fmt.Errorf("it does not exist: `mayfly config example` prints one to start from")
 	}
 	if err != nil {
 		return nil, &Error{file: path, problems: []problem{{text: err.Error()}}}

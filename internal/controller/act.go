@@ -41,7 +41,9 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 		})
 	}
 	for _, a := range plan.Cancel {
-		c.dismiss(a.Runner.Name, giveUp{a.Cause, a.Class})
+		if !c.dismiss(a.Runner.Name, giveUp{a.Cause, a.Class}) {
+			c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.end(ctx, a.Runner, a.Cause) })
+		}
 	}
 	for _, a := range plan.Resume {
 		p, known := pools[a.Runner.Pool]

@@ -23,6 +23,7 @@ func (c *Controller) leave(ctx context.Context, r fleet.Runner, why giveUp, jobO
 		if err := c.store(ctx, r, c.event(r, fleet.RunnerLeaving, why.cause)); err != nil {
 			return err
 		}
+		c.Poke() // its place may be wanted
 	}
 	if err := c.deregister(ctx, &r); err != nil {
 		c.log.Info("its registration is left to the next looks", "runner", r.Name, "err", err)

@@ -21,9 +21,8 @@ func (c *Controller) prepare(ctx context.Context, r fleet.Runner, p fleet.Pool, 
 	defer cancel()
 	var why giveUp
 	told := errors.As(context.Cause(ctx), &why)
-	sent := r.UPID != "" || !r.AskedAt.IsZero()
 	switch {
-	case !sent: // nothing was asked of Proxmox, or it was refused: there is nothing to clean up
+	case r.AskedAt.IsZero(): // nothing was asked of Proxmox, or it was refused: there is nothing to clean up
 		if !told && ctx.Err() == nil {
 			c.failed(out, r, fleet.Class(err), err.Error())
 		}
@@ -106,16 +105,19 @@ func (c *Controller) clone(ctx context.Context, r *fleet.Runner, p fleet.Pool, o
 	return c.store(ctx, *r, took(c.event(*r, fleet.Cloned, ""), r.ClonedAt.Sub(r.AskedAt)))
 }
 
-// ask sends the clone POST and stores its task. Being told to stop does not cut it: an answer lost by
+// ask stores that the clone is being asked for, sends the POST and stores its task. Being told to stop does not cut it: an answer lost by
 // ourselves would be a clone whose end nobody can ask for.
 func (c *Controller) ask(ctx context.Context, r *fleet.Runner, p fleet.Pool, of launchOf, waited time.Duration) error {
 	out, cancel := outlive(ctx, c.cfg.StopGrace)
 	defer cancel()
-	began := time.Now()
+	r.AskedAt = time.Now()
+	if err := c.store(out, *r); err != nil {
+		return err
+	}
 	done, err := c.Maker.Clone(out, *r, p)
 	if err != nil {
-		if errors.Is(err, fleet.ErrUnknown) {
-			r.AskedAt = began
+		if !errors.Is(err, fleet.ErrUnknown) {
+			r.AskedAt = time.Time{} // it was refused: nothing is there
 		}
 		return fmt.Errorf("ask %s for a clone of template %d as VM %d: %w", r.Node, r.Template, r.VMID, err)
 	}

@@ -299,6 +299,8 @@ func (d *decision) expire() {
 		}
 		p := r.pool
 		switch {
+		case r.UPID == "" && r.AskedAt.IsZero() && r.Held == NotHeld:
+			d.cancel(r, "nothing was asked for before its launcher went away")
 		case r.UPID == "" && r.Held == NotHeld:
 			d.leave(r, "clone outcome unknown: it was perhaps asked for, and its task is not known", "unknown")
 		case r.UPID != "" && r.StartedAt.IsZero() && d.w.Now.Sub(r.AskedAt) >= p.CloneTimeout:
@@ -306,6 +308,14 @@ func (d *decision) expire() {
 		case !r.StartedAt.IsZero() && d.w.Now.Sub(r.StartedAt) >= p.BootTimeout:
 			d.timeOut(r, fmt.Sprintf("not ready within boot_timeout (%v)", p.BootTimeout))
 		}
+	}
+}
+
+// cancel ends a row for which Proxmox was asked for nothing.
+func (d *decision) cancel(r *row, cause string) {
+	if r.wish() {
+		r.as = Leaving
+		d.plan.Cancel = append(d.plan.Cancel, Action{r.Runner, cause, ""})
 	}
 }
 

@@ -13,7 +13,7 @@
 //  4. doubt: a VM that the list shows stopped or lacks, or a registration that the list lacks,
 //     is a hint: ask singly. Only the answers may end a runner.
 //  5. expire: a Preparing runner past its clone or boot timeout leaves; so does one whose
-//     clone was perhaps asked for, when nobody remembers the task.
+//     clone was perhaps asked for, when nobody remembers the task. One for which nothing was asked ends.
 //  6. resume: what nobody works on is taken up again: Preparing where its task is known,
 //     Joining by asking its guest, Leaving always.
 //  7. need: per pool, work = max(open jobs, Busy), need = min(Max, work + Ready wish),

@@ -118,7 +118,7 @@ func runningIsSacred(w fleet.World, p fleet.Plan) error {
 		}
 	}
 	for _, a := range p.Cancel {
-		if r := rows[a.Runner.Name]; r.Held != fleet.AtGate || r.UPID != "" || !r.AskedAt.IsZero() {
+		if r := rows[a.Runner.Name]; r.Phase != fleet.Preparing || r.Held == fleet.AtWork || r.UPID != "" || !r.AskedAt.IsZero() {
 			return fmt.Errorf("%s is cancelled, and its clone may have been asked for", r.Name)
 		}
 	}
@@ -143,7 +143,7 @@ func runningIsSacred(w fleet.World, p fleet.Plan) error {
 // serves counts the runners of a pool that p leaves in service.
 func serves(w fleet.World, p fleet.Plan, pool string) (n int) {
 	for _, r := range w.Runners {
-		leaves := r.Phase == fleet.Leaving || slices.ContainsFunc(p.Leave, func(a fleet.Action) bool { return a.Runner.Name == r.Name })
+		leaves := r.Phase == fleet.Leaving || slices.ContainsFunc(slices.Concat(p.Leave, p.Cancel), func(a fleet.Action) bool { return a.Runner.Name == r.Name && (r.Held == fleet.NotHeld || r.UPID != "") })
 		advances := slices.ContainsFunc(p.Advance, func(a fleet.Advance) bool { return a.Runner.Name == r.Name })
 		lingers := (r.Phase == fleet.Busy || advances) && !r.JobEnded.IsZero() && !inProgressOn(w, r)
 		late := r.Phase == fleet.Busy && w.Now.Sub(r.Since) >= poolsOf(w)[pool].JobTimeout

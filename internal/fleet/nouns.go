@@ -102,7 +102,7 @@ type Runner struct {
 	Born     time.Time // when the row was written; stands in the VM's mark
 
 	// What a launch has reached. Each is stored as soon as it is known.
-	AskedAt   time.Time // when the clone POST was sent; zero with UPID "" means: perhaps sent
+	AskedAt   time.Time // stored before the clone POST is sent: without it, Proxmox was asked for nothing
 	UPID      string    // the clone task; "" means that its outcome cannot be asked for
 	ClonedAt  time.Time // when the clone task ended well
 	MAC       string    // of net0, as the VM's config has it

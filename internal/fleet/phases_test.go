@@ -125,8 +125,8 @@ func lawsOfOne(t *testing.T, what string, r fleet.Seen, p fleet.Plan) {
 		t.Errorf("%s: a held runner gets a wish other than to go", what)
 	case r.Held != fleet.NotHeld && r.Phase != fleet.Preparing && ends > 0:
 		t.Errorf("%s: a held runner that is not Preparing is told to go", what)
-	case r.Held != fleet.AtGate && len(p.Cancel) > 0:
-		t.Errorf("%s: a launch that is not at the gate is cancelled", what)
+	case r.Held == fleet.AtWork && len(p.Cancel) > 0:
+		t.Errorf("%s: a launch past the gate is cancelled", what)
 	case r.Phase != fleet.Idle && len(p.Retire) > 0:
 		t.Errorf("%s: only Idle runners retire", what)
 	case r.Phase != fleet.Ready && len(p.Join) > 0:

@@ -89,7 +89,7 @@ const (
 type Plan struct {
 	Advance []Advance // facts to write down: a runner is further than its row says
 	Leave   []Action  // write Leaving, or carry a Leaving on
-	Cancel  []Action  // launches to give up that have asked Proxmox for nothing
+	Cancel  []Action  // launches to give up, held or not, that have asked Proxmox for nothing
 	Resume  []Action  // Preparing, and nobody is on it: a restart cut it short
 	Settle  []Action  // Joining, and nobody is on it: ask the guest
 	Examine []Examine // a hint that it has ended: ask singly, then write what is true

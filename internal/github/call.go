@@ -120,6 +120,9 @@ func (c *Client) once(ctx context.Context, q request) (reply, error) {
 
 	answer, err := c.http.Do(req)
 	if err != nil {
+		if u, ok := errors.AsType[*url.Error](err); ok {
+			err = u.Err // the address says nothing here
+		}
 		if _, began := w.at(); !began {
 			return reply{}, fmt.Errorf("%w: %w", errUnsent, err)
 		}

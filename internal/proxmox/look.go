@@ -20,7 +20,7 @@ func (c *Client) Look(ctx context.Context) (fleet.Sight, error) {
 	s := fleet.Sight{AsOf: time.Now(), Templates: map[int]fleet.Bytes{}}
 	var rows []resource
 	if _, err := c.do(ctx, request{call: callLook, method: http.MethodGet, path: "/cluster/resources"}, &rows); err != nil {
-		return fleet.Sight{}, fmt.Errorf("proxmox: look: %w", err)
+		return fleet.Sight{}, fmt.Errorf("proxmox: %w", err)
 	}
 	nodes := map[string]*fleet.Node{}
 	for _, r := range rows {
