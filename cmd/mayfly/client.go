@@ -64,7 +64,7 @@ func (c *client) get(ctx context.Context, path string, v any) error {
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return fmt.Errorf("no mayfly serve answers at %s: start it, or say with --server or -c where it is: %w", base, innermost(err))
+		return fmt.Errorf("no mayfly serve answers at %s (%w): start it, or say with --server or -c where it is", base, innermost(err))
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))

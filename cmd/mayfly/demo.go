@@ -224,7 +224,7 @@ func (s *stage) close() error {
 
 // play runs Mayfly and the world's jobs until all are done and nothing is left, or until ctx ends.
 func (s *stage) play(ctx context.Context, o demoOptions, tell fleet.Hearer) (*report, error) {
-	if err := s.app.preflight(ctx); err != nil {
+	if err := s.app.preflight(ctx); err != nil && ctx.Err() == nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithCancel(ctx)

@@ -24,10 +24,10 @@ import (
 
 // simOptions are the flags of sim.
 type simOptions struct {
-	dir, listen, webhook, labels, version string
-	seed                                  uint64
-	speed                                 float64
-	nodes, max, ready                     int
+	dir, listen, webhook, page, labels, version string
+	seed                                        uint64
+	speed                                       float64
+	nodes, max, ready                           int
 }
 
 func simCommand() *cobra.Command {
@@ -40,14 +40,23 @@ ready config with its secrets into --dir, says so, and runs until Ctrl-C.
 
 Its control API (on the address it prints) makes things happen:
 
-  POST /jobs    {"labels":["self-hosted","windows","x64"],"count":3,"length":"2m"}
-                a job at GitHub; "silent":true sends no webhook for queued, "id":7 gives its id
-  POST /faults  {"where":"proxmox","match":"POST .*/clone","rate":0.5,"count":3,"do":"status","code":596,"text":"Connection timed out"}
-                do: status, drop_before, drop_after, empty; where: proxmox, github
-  GET  /state   VMs, jobs and counts`,
-		Example: "  mayfly sim --dir /tmp/world &\n  mayfly serve -c /tmp/world/mayfly.yaml",
+  POST /jobs       {"labels":["self-hosted","windows","x64"],"count":3,"length":"2m"}
+                   a job at GitHub; "silent":true sends no webhook for queued, "id":7 gives its id
+  POST /redeliver  {"job":7,"action":"queued"}
+                   sends deliveries of a job again that were not answered with 2xx
+  POST /faults     {"where":"proxmox","match":"POST .*/clone","rate":0.5,"count":3,"do":"status","code":596,"text":"Connection timed out"}
+                   do: status, drop_before, drop_after, empty; where: proxmox, github
+  POST /vms        {"id":100003,"name":"fileserver","node":"pve1"}
+                   somebody else's running VM, which must never be touched
+  GET  /state      VMs, volumes, jobs, requests, and which VMs of others were touched`,
+		Example: `  mayfly sim --dir /tmp/world &
+  mayfly serve -c /tmp/world/mayfly.yaml
+  curl http://CONTROL/jobs -d '{"labels":["self-hosted","windows","x64"],"count":3}'`,
 		Args:    noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := o.check(); err != nil {
+				return err
+			}
 			return simulate(cmd.Context(), o, cmd.OutOrStdout())
 		},
 	}
@@ -55,7 +64,8 @@ Its control API (on the address it prints) makes things happen:
 	f.StringVar(&o.dir, "dir", "", "where the config, its secrets and the database go (default: a new folder)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "host:port that all its services share the host of")
 	f.StringVar(&o.webhook, "webhook", "127.0.0.1:8081", "where serve will listen for webhooks")
-	f.StringVar(&o.labels, "labels", "self-hosted, windows, x64", "labels of the config's pool")
+	f.StringVar(&o.page, "page", "127.0.0.1:8080", "where serve will have its page and API")
+	f.StringVar(&o.labels, "labels", "self-hosted, windows, x64, win11", "labels of the config's pool")
 	f.StringVar(&o.version, "pve-version", "9.2", "9.2 or 8.4")
 	f.Uint64Var(&o.seed, "seed", 1, "of everything random in the world")
 	f.Float64Var(&o.speed, "speed", 1, "how many times faster than life")
@@ -63,6 +73,24 @@ Its control API (on the address it prints) makes things happen:
 	f.IntVar(&o.max, "max", 10, "max of the config's pool")
 	f.IntVar(&o.ready, "ready", 0, "ready of the config's pool")
 	return cmd
+}
+
+// check says what no world can be made of.
+func (o simOptions) check() error {
+	switch {
+	case !(o.speed >= 1 && o.speed <= 10000):
+		return usageError{fmt.Errorf("--speed %g is not from 1 to 10000", o.speed)}
+	case o.nodes < 1 || o.nodes > 100:
+		return usageError{fmt.Errorf("--nodes %d is not from 1 to 100", o.nodes)}
+	case o.version != "9.2" && o.version != "8.4":
+		return usageError{fmt.Errorf("--pve-version %q is not 9.2 or 8.4", o.version)}
+	}
+	for flag, address := range map[string]string{"listen": o.listen, "webhook": o.webhook, "page": o.page} {
+		if _, _, err := net.SplitHostPort(address); err != nil {
+			return usageError{fmt.Errorf("--%s %q is not host:port", flag, address)}
+		}
+	}
+	return nil
 }
 
 func simulate(ctx context.Context, o simOptions, stdout io.Writer) error {
@@ -94,7 +122,7 @@ func simulate(ctx context.Context, o simOptions, stdout io.Writer) error {
 		port = "0"
 	}
 	place := simPlace{
-		Speed: o.speed, Instance: "sim", Listen: "127.0.0.1:8080", WebhookListen: o.webhook, Template: sim.Template, Labels: o.labels,
+		Speed: o.speed, Instance: "sim", Listen: o.page, WebhookListen: o.webhook, Template: sim.Template, Labels: o.labels,
 		Proxmox: "http://" + on[0].Addr().String(), GitHub: "http://" + on[1].Addr().String(), Via: "http://" + on[2].Addr().String(),
 		Max: o.max, Ready: o.ready, Store: filepath.Join(dir, "mayfly.db"),
 	}
@@ -110,6 +138,9 @@ func simulate(ctx context.Context, o simOptions, stdout io.Writer) error {
 	path, err := place.write()
 	if err != nil {
 		return err
+	}
+	if _, err := loadConfig(path); err != nil {
+		return fmt.Errorf("these flags make no config that serve can use: %w", err)
 	}
 	fmt.Fprintf(stdout, "Proxmox %s, GitHub %s, guests by way of %s, %g times faster than life, seed %d.\n", place.Proxmox, place.GitHub, place.Via, o.speed, o.seed)
 	fmt.Fprintf(stdout, "Control: http://%s\nThe webhook secret is in %s\n", on[3].Addr(), filepath.Join(dir, "webhook-secret"))
@@ -176,12 +207,57 @@ func control(w *sim.World) http.Handler {
 			http.Error(rw, err.Error(), http.StatusBadRequest)
 		}
 	})
+	mux.HandleFunc("POST /redeliver", func(rw http.ResponseWriter, r *http.Request) {
+		var q struct {
+			Job    int64
+			Action string
+		}
+		if decode(rw, r, &q) {
+			_ = writeJSON(rw, map[string]any{"redelivered": redeliver(w.GitHub, q.Job, q.Action)}) // the caller went away
+		}
+	})
+	mux.HandleFunc("POST /vms", func(rw http.ResponseWriter, r *http.Request) {
+		var q struct {
+			ID         int
+			Node, Name string
+		}
+		if decode(rw, r, &q) {
+			w.PVE.AddVM(pve.VMSpec{ID: q.ID, Node: q.Node, Name: q.Name, Running: true, Foreign: true})
+		}
+	})
 	mux.HandleFunc("GET /state", func(rw http.ResponseWriter, _ *http.Request) {
 		_ = writeJSON(rw, map[string]any{ // the caller went away
-			"vms": w.PVE.VMs(), "volumes": w.PVE.Volumes(), "jobs": w.GitHub.Jobs(), "github": w.GitHub.Stats(), "proxmox_requests": w.PVE.Requests(),
+			"vms": w.PVE.VMs(), "volumes": w.PVE.Volumes(), "jobs": w.GitHub.Jobs(), "github": w.GitHub.Stats(), "proxmox_requests": w.PVE.Requests(), "touched": w.PVE.Touched(),
 		})
 	})
 	return mux
+}
+
+// redeliver sends the deliveries of a job that were never answered with 2xx once more, or only those of an action; it
+// tells how many.
+func redeliver(g *github.GitHub, job int64, action string) (n int) {
+	last := map[string]github.Delivery{} // of each GUID, the latest try or the one that went well
+	var order []string
+	for _, d := range g.Deliveries() {
+		if d.Job != job || action != "" && d.Action != action {
+			continue
+		}
+		was, seen := last[d.GUID]
+		if !seen {
+			order = append(order, d.GUID)
+		}
+		if was.Code/100 != 2 {
+			last[d.GUID] = d
+		}
+	}
+	for _, guid := range order {
+		d := last[guid]
+		pending := d.Code == 0 && d.Err == "" && !d.Lost
+		if d.Code/100 != 2 && !pending && g.Redeliver(guid) {
+			n++
+		}
+	}
+	return n
 }
 
 func inject(w *sim.World, where, match, do, text string, rate float64, count, code int) error {

@@ -105,16 +105,17 @@ func (c *Controller) arrived(ctx context.Context, r fleet.Runner, g fleet.Guest)
 		c.cleared(ctx, r, false)
 		return nil
 	case fleet.GuestBusy:
-		return c.busy(ctx, r, "its guest says so")
+		// Its job was waiting for it: it has listened all the same, for a moment.
+		return c.busy(ctx, r, "its guest says so", took(c.event(r, fleet.Listening, ""), time.Since(r.Born)))
 	case fleet.GuestEnded:
 		return c.retire(ctx, r, giveUp{endOf(g), classOf(g)})
 	}
 	return fmt.Errorf("the guest of %s says %s after start", r.Name, g.Phase)
 }
 
-func (c *Controller) busy(ctx context.Context, r fleet.Runner, cause string) error {
+func (c *Controller) busy(ctx context.Context, r fleet.Runner, cause string, before ...fleet.Event) error {
 	r.Phase, r.Since = fleet.Busy, time.Now()
-	if err := c.store(ctx, r, c.event(r, fleet.RunnerBusy, cause)); err != nil {
+	if err := c.store(ctx, r, append(before, c.event(r, fleet.RunnerBusy, cause))...); err != nil {
 		return err
 	}
 	c.cleared(ctx, r, true)

@@ -130,8 +130,17 @@ func (c *Client) storageGate(node string) string {
 	return "node " + node
 }
 
-// Admit waits until a clone to node may be asked for. leave must be called when its task has
-// ended; calling it again does nothing. The only error is the context's.
+// Admit waits until a clone to node may be asked for: for a place at its storage, and for the turn of the
+// clone POST at the rate limit. leave must be called when its task has ended; calling it again does
+// nothing. The only error is the context's.
 func (c *Client) Admit(ctx context.Context, node string) (leave func(), err error) {
-	return c.storages.enter(ctx, c.storageGate(node))
+	leave, err = c.storages.enter(ctx, c.storageGate(node))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.rate.Wait(ctx); err != nil {
+		leave()
+		return nil, cmpErr(ctx.Err(), err)
+	}
+	return leave, nil
 }

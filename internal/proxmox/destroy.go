@@ -122,7 +122,7 @@ func (d *destroyer) round(ctx context.Context) error {
 // no token can remove.
 func (d *destroyer) admit(ctx context.Context) (leave func(), err error) {
 	c := d.client
-	leaveStorage, err := c.Admit(ctx, d.r.Node)
+	leaveStorage, err := c.storages.enter(ctx, c.storageGate(d.r.Node))
 	if err != nil {
 		return nil, err
 	}

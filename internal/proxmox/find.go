@@ -19,15 +19,14 @@ import (
 )
 
 const (
-	// A ping of a guest without an agent holds a pvedaemon worker for 3 s, and is answered the
-	// moment the agent starts; one that ends sooner than this did not wait.
-	heldPing   = time.Second
-	minRetry   = 250 * time.Millisecond
+	minRetry   = time.Second
 	maxRetry   = 5 * time.Second
 	goneAfter  = 10 * time.Second // apart, before two answers that it does not run are believed
 	ipv6After  = 60 * time.Second // without an IPv4
 	maxHostKey = 16 << 10
 	earlyBoots = 0.95 // share of the fastest of the last boots after which we ask
+	// sshd listens some seconds after its host key is there, so that asking again every few seconds
+	// delays no runner (Win32-OpenSSH makes its keys before it listens: wmain_sshd.c).
 )
 
 // Find waits until the guest agent tells the guest's address, that of the interface with r.MAC,
@@ -48,8 +47,9 @@ func (c *Client) Find(ctx context.Context, r fleet.Runner) (fleet.Address, error
 type finder struct {
 	client *Client
 	r      fleet.Runner
-	silent bool          // a ping found no agent
-	retry  time.Duration // the next pause after an answer that came at once
+	waited bool          // it was asked before it had what we asked for
+	silent bool          // the last answer was that there is no agent
+	retry  time.Duration // the next pause
 	away   time.Time     // since when every answer says that the VM does not run
 	last   error
 }
@@ -68,13 +68,19 @@ func (f *finder) run(ctx context.Context) (fleet.Address, error) {
 	if err := pause(ctx, f.untilFirstPing()); err != nil {
 		return fleet.Address{}, err
 	}
-	if err := f.until(ctx, f.ping); err != nil {
+	// The key first: a guest has it later than its address, and Proxmox itself pings the agent before each
+	// command (qemu-server: PVE/API2/Qemu/Agent.pm), so that nothing is gained by a ping of ours.
+	var a fleet.Address
+	err := f.until(ctx, func(ctx context.Context) (err error) {
+		a.HostKey, err = f.hostKey(ctx)
+		return err
+	})
+	if err != nil {
 		return fleet.Address{}, err
 	}
 	f.learn()
-	var a fleet.Address
 	asked := time.Now()
-	err := f.until(ctx, func(ctx context.Context) error {
+	err = f.until(ctx, func(ctx context.Context) error {
 		interfaces, err := f.interfaces(ctx)
 		if err != nil {
 			return err
@@ -86,17 +92,11 @@ func (f *finder) run(ctx context.Context) (fleet.Address, error) {
 		a.IP = ip.String()
 		return nil
 	})
-	if err != nil {
-		return fleet.Address{}, err
-	}
-	err = f.until(ctx, func(ctx context.Context) (err error) {
-		a.HostKey, err = f.hostKey(ctx)
-		return err
-	})
 	return a, err
 }
 
-// untilFirstPing is how long the guest is left alone: the pings that would find no agent.
+// untilFirstPing is how long the guest is left alone: a call that finds no agent holds one of three
+// pvedaemon workers for 3 s.
 func (f *finder) untilFirstPing() time.Duration {
 	c := f.client
 	first := c.scaled(c.cfg.FirstPing)
@@ -111,14 +111,14 @@ func (f *finder) untilFirstPing() time.Duration {
 
 func (f *finder) template() string { return strconv.Itoa(f.r.Template) }
 
-// learn remembers when the agent first answered, unless it may have done so long before.
+// learn remembers how long the guest took to have its host key, unless it may have had it long before.
 func (f *finder) learn() {
 	if f.r.StartedAt.IsZero() {
 		return
 	}
 	took := time.Since(f.r.StartedAt)
 	fastest, known := f.client.bootTimes.fastest(f.template())
-	if f.silent || known && took < fastest {
+	if f.waited || known && took < fastest {
 		f.client.bootTimes.add(f.template(), took)
 	}
 }
@@ -131,9 +131,7 @@ func (f *finder) until(ctx context.Context, ask func(context.Context) error) err
 		if err != nil {
 			return gaveUp(ctx, f.last)
 		}
-		began := time.Now()
 		err = ask(ctx)
-		took := time.Since(began)
 		leave()
 		if err == nil {
 			f.away, f.retry = time.Time{}, c.scaled(minRetry)
@@ -146,14 +144,15 @@ func (f *finder) until(ctx context.Context, ask func(context.Context) error) err
 		if final := f.final(ctx, err); final != nil {
 			return final
 		}
-		if causeOf(err) == agentSilent && took >= c.scaled(heldPing) {
-			f.silent = true
-			continue // it waited there already
+		silent := causeOf(err) == agentSilent
+		if f.silent && !silent {
+			f.retry = c.scaled(minRetry) // it has begun to answer
 		}
+		f.waited, f.silent = true, silent
 		if pause(ctx, f.retry) != nil {
 			return gaveUp(ctx, err)
 		}
-		f.retry = min(f.retry*3/2, c.scaled(maxRetry))
+		f.retry = min(f.retry*5/4, c.scaled(maxRetry))
 	}
 }
 
@@ -189,14 +188,6 @@ func (f *finder) final(ctx context.Context, err error) error {
 func (f *finder) ask(ctx context.Context, k call, method, rest string, params url.Values, out any) error {
 	_, err := f.client.do(ctx, request{call: k, method: method, path: vmPath(f.r.Node, f.r.VMID, "/agent/"+rest), subject: strconv.Itoa(f.r.VMID), params: params}, out)
 	return err
-}
-
-func (f *finder) ping(ctx context.Context) error {
-	var a agentAnswer
-	if err := f.ask(ctx, callPing, http.MethodPost, "ping", nil, &a); err != nil {
-		return err
-	}
-	return a.err()
 }
 
 // A guestInterface is what the agent tells of one network interface. All but its name may be

@@ -32,11 +32,6 @@ func (g bootingGuest) serve(s *pveServer) {
 		time.Sleep(left)
 		return true
 	}
-	s.on("POST /nodes/pve1/qemu/700/agent/ping", func(w http.ResponseWriter, _ *http.Request) {
-		if wait(w) {
-			give(w, `{"result":{}}`)
-		}
-	})
 	s.on("GET /nodes/pve1/qemu/700/agent/network-get-interfaces", func(w http.ResponseWriter, _ *http.Request) {
 		if !wait(w) {
 			return
@@ -51,6 +46,9 @@ func (g bootingGuest) serve(s *pveServer) {
 			{"name":"Ethernet","hardware-address":"bc:24:11:d1:f2:12","ip-addresses":[`+own+`]}]}`)
 	})
 	s.on("GET /nodes/pve1/qemu/700/agent/file-read", func(w http.ResponseWriter, r *http.Request) {
+		if !wait(w) {
+			return
+		}
 		switch {
 		case r.URL.Query().Get("file") != `C:\ProgramData\ssh\ssh_host_ed25519_key.pub`:
 			fail(w, 500, "Agent error: failed to open file 'x' (mode: 'r'): No such file or directory")
@@ -117,7 +115,7 @@ func TestFindKeepsToTheAgentGate(t *testing.T) {
 		}
 		synctest.Sleep(10 * time.Second)
 		now := 0
-		for _, a := range s.requests("POST") {
+		for _, a := range s.requests("GET") {
 			if time.Since(a.at) < 3*time.Second {
 				now++
 			}
@@ -134,7 +132,7 @@ func TestFindKeepsToTheAgentGate(t *testing.T) {
 }
 
 func TestFindEndsEarly(t *testing.T) {
-	const ping = "POST /nodes/pve1/qemu/700/agent/ping"
+	const ping = "GET /nodes/pve1/qemu/700/agent/file-read"
 	for name, tc := range map[string]struct {
 		setup func(*pveServer)
 		class error
@@ -175,13 +173,13 @@ func TestFindForgivesOneAnswerThatItDoesNotRun(t *testing.T) {
 		s := newServer(t)
 		up := time.Now().Add(20 * time.Second)
 		bootingGuest{up, up, up}.serve(s)
-		ping := s.routes["POST /nodes/pve1/qemu/700/agent/ping"]
-		s.on("POST /nodes/pve1/qemu/700/agent/ping", func(w http.ResponseWriter, r *http.Request) {
+		read := s.routes["GET /nodes/pve1/qemu/700/agent/file-read"]
+		s.on("GET /nodes/pve1/qemu/700/agent/file-read", func(w http.ResponseWriter, r *http.Request) {
 			if now := time.Now().Second(); now < 5 || 8 < now && now < 13 {
 				fail(w, 500, "VM 700 is not running")
 				return
 			}
-			ping(w, r)
+			read(w, r)
 		})
 		if _, err := s.newClient().Find(t.Context(), runner()); err != nil {
 			t.Error(err)

@@ -32,6 +32,16 @@ func (h *history) add(kind string, took time.Duration) {
 	h.took[kind] = last
 }
 
+// slowest is the longest of the last few, 0 when there is none.
+func (h *history) slowest(kind string) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.took[kind]) == 0 {
+		return 0
+	}
+	return slices.Max(h.took[kind])
+}
+
 // fastest is the shortest of the last few; ok is false when there is none.
 func (h *history) fastest(kind string) (d time.Duration, ok bool) {
 	h.mu.Lock()

@@ -32,13 +32,17 @@ type request struct {
 	path    string // below /api2/json, escaped
 	subject string // the VMID in path, "" none
 	params  url.Values
+	// admitted: it has waited for its turn at the rate limit already.
+	admitted bool
 }
 
 // do sends r and decodes the answer's data into out, unless that is nil. sent is when the last
 // byte had been written, zero if it perhaps never was. Errors are failures.
 func (c *Client) do(ctx context.Context, r request, out any) (sent time.Time, err error) {
-	if err := c.rate.Wait(ctx); err != nil {
-		return time.Time{}, &failure{call: r.call.name, cause: unreachable, err: cmpErr(ctx.Err(), err)}
+	if !r.admitted {
+		if err := c.rate.Wait(ctx); err != nil {
+			return time.Time{}, &failure{call: r.call.name, cause: unreachable, err: cmpErr(ctx.Err(), err)}
+		}
 	}
 	began := time.Now()
 	sent, status, err := c.send(ctx, r, out)

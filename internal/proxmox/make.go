@@ -36,7 +36,7 @@ func (c *Client) clone(ctx context.Context, r fleet.Runner) (fleet.Clone, error)
 		return fleet.Clone{}, err
 	}
 	var upid string
-	sent, err := c.do(ctx, request{call: callClone, method: http.MethodPost, path: vmPath(r.Node, r.Template, "/clone"), subject: strconv.Itoa(r.Template), params: url.Values{
+	sent, err := c.do(ctx, request{call: callClone, method: http.MethodPost, path: vmPath(r.Node, r.Template, "/clone"), subject: strconv.Itoa(r.Template), admitted: true, params: url.Values{
 		"newid":       {strconv.Itoa(r.VMID)},
 		"name":        {r.Name},
 		"description": {mark.String()},

@@ -15,14 +15,17 @@ import (
 )
 
 const (
-	// A task that may end at any moment is asked for again after this share of the time that it
-	// has lasted, which lengthens it by 4 % in the mean.
+	// A task is asked for again after this share of the time that it has lasted, or sooner: between the
+	// fastest and the slowest of the last few any moment is as likely as another, so that equal steps are
+	// the fewest requests for a given delay.
 	pollShare = 0.08
-	minPoll   = 400 * time.Millisecond
+	steps     = 6
+	minPoll   = 500 * time.Millisecond
+	maxStep   = 4 * time.Second
 	// While none of its kind has ended yet on that node, nothing says when to ask.
-	unknownShare   = 0.15
+	unknownShare   = 0.25
 	firstPoll      = time.Second
-	firstClonePoll = 2 * time.Second
+	firstClonePoll = 4 * time.Second
 	// The first poll of a task comes at this share of the fastest of the last few.
 	earlyShare = 0.9
 	// After a poll that could not be answered.
@@ -130,27 +133,27 @@ func gaveUp(ctx context.Context, last error) error {
 
 // polls say when a task is asked for, counted from when we began to wait for it.
 type polls struct {
-	first, least time.Duration
-	share        float64
+	first       time.Duration
+	least, most time.Duration // between two
+	share       float64       // of the time that it has lasted, within these
 }
 
 func (c *Client) pollsFor(kind string, t taskID) polls {
-	p := polls{first: c.scaled(firstPoll), least: c.scaled(minPoll), share: pollShare}
+	p := polls{first: c.scaled(firstPoll), least: c.scaled(minPoll), most: c.scaled(maxStep), share: unknownShare}
 	fastest, known := c.taskTimes.fastest(kind)
 	switch {
 	case known:
-		p.first = time.Duration(earlyShare * float64(fastest))
+		p.first, p.share = time.Duration(earlyShare*float64(fastest)), pollShare
+		p.least = max(p.least, min(p.most, (c.taskTimes.slowest(kind)-fastest)/steps))
 	case t.kind == "qmclone":
-		p.first, p.share = c.scaled(firstClonePoll), unknownShare
-	default:
-		p.share = unknownShare
+		p.first = c.scaled(firstClonePoll)
 	}
 	return p
 }
 
 // after is how long to wait after an answer that the task still runs.
 func (p polls) after(elapsed time.Duration) time.Duration {
-	return max(p.least, time.Duration(p.share*float64(elapsed)), p.first-elapsed)
+	return max(p.least, min(p.most, time.Duration(p.share*float64(elapsed))), p.first-elapsed)
 }
 
 // taskStatus asks for one task, on the node in its UPID: any other says that there is none.

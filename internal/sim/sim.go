@@ -45,6 +45,7 @@ type Config struct {
 	// Webhook chances by action; see sim/github.
 	Lose, Double, Reorder, Late map[string]float64
 	LateBy                      github.Range
+	IdleDrop                    time.Duration // a listening runner without a job is removed; 0 means never
 	Guests                      guest.Faults
 }
 
@@ -81,7 +82,7 @@ func New(c Config) *World {
 		Seed: c.Seed, Scope: Scope, Token: GitHubToken, Speed: c.Speed,
 		WebhookURL: c.WebhookURL, WebhookSecret: c.WebhookSecret, Deliver: c.Deliver,
 		WebhookDelay: github.Range{From: 100 * time.Millisecond, To: time.Second},
-		Lose:         c.Lose, Double: c.Double, Reorder: c.Reorder, Late: c.Late, LateBy: c.LateBy,
+		Lose:         c.Lose, Double: c.Double, Reorder: c.Reorder, Late: c.Late, LateBy: c.LateBy, IdleDrop: c.IdleDrop,
 	})
 	farm := guest.Config{
 		Seed: c.Seed, Speed: c.Speed, OOBE: c.OOBE, AuthorizedKey: c.AuthorizedKey, Hub: hub{w.GitHub}, Faults: c.Guests,
