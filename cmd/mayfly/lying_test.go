@@ -107,6 +107,11 @@ func TestLostDatabase(t *testing.T) {
 					}
 				}
 				h.start()
+				if seed%2 == 0 { // and GitHub's list lies for a while: only the guests know that they work
+					stop := h.world.GitHub.Inject(github.Fault{Match: "GET */actions/runners", Do: github.Empty()})
+					synctest.Sleep(15 * time.Minute)
+					stop()
+				}
 				// The ledger is lost, too: a person has GitHub send the deliveries of the jobs that wait again.
 				waiting := map[int64]bool{}
 				for _, j := range h.world.GitHub.Jobs() {

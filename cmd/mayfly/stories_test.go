@@ -108,6 +108,46 @@ func TestCancelledJobKillsNothing(t *testing.T) {
 	})
 }
 
+// TestRetireMeetsJob gives a spare listening runner a job, which nobody tells of, in the seconds around the moment
+// when it is retired: GitHub's 422 makes it Busy, and nothing is killed.
+func TestRetireMeetsJob(t *testing.T) {
+	refused := make(chan bool, 64)
+	t.Run("story", func(t *testing.T) {
+		for after := range 24 {
+			t.Run(fmt.Sprint(after), func(t *testing.T) {
+				inHouse(t, houseOptions{sim: sim.Config{Seed: 22, Lose: map[string]float64{"in_progress": 1}}, max: 2}, func(t *testing.T, h *house) {
+					h.start()
+					h.submit(1, minutes(2))
+					h.until("a runner is being started", 20*time.Minute, func() bool { return h.phases()[fleet.Joining] == 1 })
+					h.world.GitHub.Cancel(h.world.GitHub.Jobs()[0].ID)
+					h.until("it listens", 20*time.Minute, func() bool { return h.phases()[fleet.Idle] == 1 })
+					synctest.Sleep(50*time.Second + time.Duration(after)*500*time.Millisecond)
+					h.world.GitHub.Submit(github.JobSpec{Repo: "octo-org/app", Labels: []string{"windows"}, Length: 10 * time.Minute, Silent: true})
+					synctest.Sleep(time.Minute)
+					for _, e := range h.heard(fleet.RunnerBusy) {
+						refused <- strings.Contains(e.Note, "in a job")
+					}
+					synctest.Sleep(20 * time.Minute)
+					if n := h.world.GitHub.Stats().Killed; n != 0 {
+						h.fatalState(fmt.Sprintf("%d killed", n))
+					}
+				})
+			})
+		}
+	})
+	close(refused)
+	met := 0
+	for r := range refused {
+		if r {
+			met++
+		}
+	}
+	if met == 0 {
+		t.Error("no DELETE met a job: the story shows nothing")
+	}
+	t.Logf("%d DELETEs were refused with 422", met)
+}
+
 func TestJobTimeout(t *testing.T) {
 	pools := "  - name: win\n    labels: [self-hosted, windows, x64]\n    max: 2\n    templates: {pve1: 9000}\n    job_timeout: 30m\n"
 	inHouse(t, houseOptions{sim: sim.Config{Seed: 13}, pools: pools}, func(t *testing.T, h *house) {

@@ -20,6 +20,13 @@ type Node struct {
 	Configured Bytes  // memory of the running VMs that we can see
 	MaxRunners int    // bounds our runners there when Memory is not known; 0: no bound
 	Full       string // why its storage can take no more; "" when it can
+	Storages   []Storage
+}
+
+// A Storage is where a node keeps VM images, as the last look shows it.
+type Storage struct {
+	Name        string
+	Used, Total Bytes
 }
 
 // A VM is Proxmox' thing, as a list shows it.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-const remembered = 8
+const remembered = 24
 
 // history remembers how long things of a kind last took, so that we ask when the answer may be
 // there. It holds hints only, and forgets the oldest.

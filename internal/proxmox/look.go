@@ -38,9 +38,7 @@ func (c *Client) Look(ctx context.Context) (fleet.Sight, error) {
 		case r.guest():
 			c.addGuest(&s, n, r)
 		case r.Type == "storage" && n != nil:
-			if full := c.storageFull(r); full != "" && n.Full == "" {
-				n.Full = full
-			}
+			c.addStorage(n, r)
 		}
 	}
 	for _, n := range nodes {
@@ -101,12 +99,21 @@ func (c *Client) addGuest(s *fleet.Sight, n *fleet.Node, r resource) {
 	}
 }
 
+// addStorage adds a storage that our VMs' images may be on.
+func (c *Client) addStorage(n *fleet.Node, r resource) {
+	counts := len(c.cfg.Storages) == 0 || slices.Contains(c.cfg.Storages, string(r.Storage))
+	if r.MaxDisk <= 0 || !counts || !slices.Contains(strings.Split(string(r.Content), ","), "images") {
+		return
+	}
+	n.Storages = append(n.Storages, fleet.Storage{Name: printable(string(r.Storage)), Used: fleet.Bytes(r.Disk.amount()), Total: fleet.Bytes(r.MaxDisk.amount())})
+	if full := c.storageFull(r); full != "" && n.Full == "" {
+		n.Full = full
+	}
+}
+
 // storageFull says why a storage takes no new runner; "" if it does, or if nothing is known.
 func (c *Client) storageFull(r resource) string {
-	if c.cfg.StorageWatermark <= 0 || r.MaxDisk <= 0 || !slices.Contains(strings.Split(string(r.Content), ","), "images") {
-		return ""
-	}
-	if len(c.cfg.Storages) > 0 && !slices.Contains(c.cfg.Storages, string(r.Storage)) {
+	if c.cfg.StorageWatermark <= 0 {
 		return ""
 	}
 	used := float64(r.Disk / r.MaxDisk)

@@ -42,7 +42,7 @@ func TestLook(t *testing.T) {
 		}
 		want := fleet.Sight{
 			Nodes: []fleet.Node{
-				{Name: "pve1", Online: true, Memory: 60 * fleet.GiB, Used: fleet.GiB, Configured: 6 * fleet.GiB, Full: "storage tank is 95 % full, over the mark of 90 %"},
+				{Name: "pve1", Online: true, Memory: 60 * fleet.GiB, Used: fleet.GiB, Configured: 6 * fleet.GiB, Full: "storage tank is 95 % full, over the mark of 90 %", Storages: []fleet.Storage{{Name: "tank", Used: 95, Total: 100}}},
 				{Name: "pve2", Online: true, Cordoned: true, MaxRunners: 2},
 				{Name: "pve3", Memory: 16 * fleet.GiB, MaxRunners: 5},
 				{Name: "pve4", Online: true, Memory: 1},

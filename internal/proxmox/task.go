@@ -21,7 +21,7 @@ const (
 	pollShare = 0.08
 	steps     = 6
 	minPoll   = 500 * time.Millisecond
-	maxStep   = 4 * time.Second
+	maxStep   = 3 * time.Second
 	// While none of its kind has ended yet on that node, nothing says when to ask.
 	unknownShare   = 0.25
 	firstPoll      = time.Second

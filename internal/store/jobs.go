@@ -102,6 +102,7 @@ func (t *tx) mergeJob(j fleet.Job) (changed bool, err error) {
 		}
 		labels = string(text)
 	}
+	t.touchJob(j.ID)
 	return changed, t.exec(upsertJob,
 		merged.ID, merged.Repo, merged.Name, labels, string(merged.Status), merged.Conclusion, merged.RunnerID, merged.Runner,
 		nanos(merged.Created), nanos(merged.Received), nanos(merged.Changed), nanos(merged.Checked), fleet.OwnerOf(merged.Runner))

@@ -90,6 +90,7 @@ func (t *tx) setMetaJSON(key string, v any) error {
 }
 
 func (t *tx) setMeta(key, value string) error {
+	t.touchMeta()
 	return t.exec(`INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value`, key, value)
 }
 

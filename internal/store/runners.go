@@ -36,6 +36,7 @@ func (s *Store) Create(ctx context.Context, rows []fleet.Runner, ev ...fleet.Eve
 	return s.do(ctx, func(t *tx) error {
 		last := 0
 		for _, r := range rows {
+			t.touchRunner(r.Name)
 			if err := t.exec(insertRunner, runnerArgs(r)...); isTaken(err) {
 				return fmt.Errorf("storing runner %s (VMID %d on %s): another row has its name or VMID: %w", r.Name, r.VMID, r.Node, fleet.ErrTaken)
 			} else if err != nil {
@@ -82,12 +83,14 @@ func (t *tx) updateRunner(r fleet.Runner) error {
 	case r.VMID != vmid:
 		return fmt.Errorf("its VMID is %d for life", vmid)
 	}
+	t.touchRunner(r.Name)
 	return t.exec(updateRunner, append(runnerArgs(r), r.Name)...)
 }
 
 // End removes the row; its events stay. For a row that has ended already it only stores the events.
 func (s *Store) End(ctx context.Context, name string, ev ...fleet.Event) error {
 	return s.do(ctx, func(t *tx) error {
+		t.touchRunner(name)
 		if err := t.exec(`DELETE FROM runners WHERE name = ?`, name); err != nil {
 			return fmt.Errorf("ending the row of runner %s: %w", name, err)
 		}

@@ -16,7 +16,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"sync/atomic"
 	"sync"
 	"time"
 
@@ -42,8 +41,8 @@ type Store struct {
 	reads *sql.DB
 	hear  []fleet.Hearer
 
-	commits atomic.Uint64 // batches written, or tried
-	last    atomic.Pointer[edition]
+	one     reader
+	changes changes
 
 	queue   chan *write
 	closing chan struct{}
@@ -114,8 +113,13 @@ func open(ctx context.Context, path string, opts Options) (_ *Store, err error) 
 	reads.SetMaxOpenConns(4)
 	reads.SetMaxIdleConns(4)
 
+	one, err := prepare(ctx, reads)
+	if err != nil {
+		return nil, explain(err)
+	}
+
 	s := &Store{
-		reads: reads, hear: opts.Hear,
+		reads: reads, hear: opts.Hear, one: one,
 		queue:   make(chan *write, maxBatch),
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),

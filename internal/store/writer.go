@@ -61,7 +61,7 @@ func (s *Store) do(ctx context.Context, f func(*tx) error) error {
 // writer runs writes until the Store closes; those that are queued by then are still run.
 func (s *Store) writer(conn *sql.Conn) {
 	defer close(s.ended)
-	t := &tx{conn: conn, statements: map[string]*sql.Stmt{}}
+	t := &tx{conn: conn, changes: &s.changes, statements: map[string]*sql.Stmt{}}
 	defer t.close()
 	batch := make([]*write, 0, maxBatch)
 	for {
@@ -112,7 +112,7 @@ func (s *Store) commit(t *tx, batch []*write) {
 		}
 		t.events = t.events[:0]
 	}
-	s.commits.Add(1)
+	s.changes.committed()
 	for _, e := range t.events {
 		for _, hear := range s.hear {
 			hear(e)
@@ -126,6 +126,7 @@ func (s *Store) commit(t *tx, batch []*write) {
 // A tx is the writer's connection inside a transaction.
 type tx struct {
 	conn       *sql.Conn
+	changes    *changes
 	statements map[string]*sql.Stmt // every text is a constant of this package
 	now        time.Time
 	events     []fleet.Event // told when the transaction is durable

@@ -34,6 +34,8 @@ var (
 	nodeMemDesc    = desc("mayfly_node_memory_bytes", "Memory of the node less what is reserved; absent when not known.", "node")
 	nodeUsedDesc   = desc("mayfly_node_memory_used_bytes", "Measured memory use of the node.", "node")
 	nodeConfDesc   = desc("mayfly_node_memory_configured_bytes", "Memory of the running VMs that we can see.", "node")
+	storageDesc    = desc("mayfly_storage_bytes", "Size of a node's storage for VM images.", "node", "storage")
+	storageUseDesc = desc("mayfly_storage_used_bytes", "Used part of a node's storage for VM images.", "node", "storage")
 	nodeRowsDesc   = desc("mayfly_node_runners", "Our runners on the node, leaving ones too.", "node")
 )
 
@@ -42,6 +44,7 @@ func (c worldCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		runnersDesc, maxDesc, readyWishDesc, troublesDesc, jobsOpenDesc, jobsHeldDesc, lookAgeDesc, decisionDesc, quarantineDesc,
 		strangersDesc, readyDesc, nodeUpDesc, nodeCordonDesc, nodeFullDesc, nodeMemDesc, nodeUsedDesc, nodeConfDesc, nodeRowsDesc,
+		storageDesc, storageUseDesc,
 	} {
 		ch <- d
 	}
@@ -140,6 +143,14 @@ func collectNodes(world fleet.World, gauge gaugeFunc) {
 		gauge(nodeCordonDesc, truth(n.Cordoned), node)
 		gauge(nodeFullDesc, truth(n.Full != ""), node)
 		gauge(nodeRowsDesc, float64(rows[n.Name]), node)
+		stored := make(map[string]bool)
+		for _, s := range n.Storages {
+			if name := place(s.Name); !stored[name] {
+				stored[name] = true
+				gauge(storageDesc, float64(s.Total), node, name)
+				gauge(storageUseDesc, float64(s.Used), node, name)
+			}
+		}
 		if n.Memory > 0 {
 			gauge(nodeMemDesc, float64(n.Memory), node)
 			gauge(nodeUsedDesc, float64(n.Used), node)

@@ -3,6 +3,7 @@ package web
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"mayfly/internal/fleet"
 )
@@ -96,7 +97,7 @@ func (s *say) took(format string, e fleet.Event) *say {
 }
 
 func (s *say) waited(e fleet.Event) *say {
-	if e.Waited <= 0 {
+	if e.Waited < time.Millisecond { // not worth a word
 		return s
 	}
 	return s.add(", and %s of waiting at our own gates", lasted(e.Waited))

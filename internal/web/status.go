@@ -204,8 +204,12 @@ func jobView(j fleet.Job, wait fleet.Wait, now time.Time) JobView {
 }
 
 func nodeView(n fleet.Node, rows int) NodeView {
+	storages := make([]StorageView, 0, len(n.Storages))
+	for _, s := range n.Storages {
+		storages = append(storages, StorageView{Name: clean(s.Name, maxName), UsedBytes: int64(s.Used), TotalBytes: int64(s.Total)})
+	}
 	return NodeView{
-		Name: clean(n.Name, maxName), Online: n.Online, Cordoned: n.Cordoned,
+		Storages: storages, Name: clean(n.Name, maxName), Online: n.Online, Cordoned: n.Cordoned,
 		MemoryBytes: int64(n.Memory), UsedBytes: int64(n.Used), ConfiguredBytes: int64(n.Configured),
 		FreeBytes: int64(max(n.Memory-max(n.Used, n.Configured), 0)), MaxRunners: n.MaxRunners,
 		Runners: rows, Full: clean(n.Full, maxText),

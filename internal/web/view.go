@@ -119,6 +119,15 @@ type NodeView struct {
 	MaxRunners      int    `json:"max_runners"`      // 0: no such bound
 	Runners         int    `json:"runners"`          // rows there, leaving ones too
 	Full            string `json:"full,omitempty"`   // why its storage can take no more
+
+	Storages []StorageView `json:"storages"`
+}
+
+// StorageView is a storage of a node that VM images may be on.
+type StorageView struct {
+	Name       string `json:"name"`
+	UsedBytes  int64  `json:"used_bytes"`
+	TotalBytes int64  `json:"total_bytes"`
 }
 
 // QuarantinedView is a VMID that nobody uses until a person has looked at it.
