@@ -22,13 +22,15 @@ func TestTmpRatio(t *testing.T) {
 	}
 	var cold []*story
 	var px int
+	sum := map[string]int{}
 	for seed := range uint64(60) {
 		a, h := oneByOne(t, seed+1, 1)
 		cold = append(cold, a...)
 		px += h.tally.proxmox
+		for k, v := range h.world.PVE.Requests() { sum[k] += v }
 	}
 	lag(cold)
-	fmt.Println("requests", float64(px)/60)
+	fmt.Println("requests", float64(px)/60, sum)
 	a, h := oneByOne(t, 1, 70)
 	slices.SortFunc(a, func(x,y *story) int {return cmp.Compare(x.vmid,y.vmid)})
 	lag(a[10:])

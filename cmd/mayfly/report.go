@@ -23,6 +23,9 @@ type report struct {
 	OverheadRatio            *quantiles `json:"overhead_ratio"`         // only from fake time: null above speed 1
 	QueueToListeningSeconds  *quantiles `json:"queue_to_start_seconds"` // in the world's time: from queued to the job's start
 	Seed                     uint64     `json:"seed"`
+
+	cutOff           bool // ended by Ctrl-C, amid its work
+	running, waiting int  // jobs then
 }
 
 func (s *stage) report(o demoOptions) *report {
@@ -40,6 +43,7 @@ func (s *stage) report(o demoOptions) *report {
 		VMsLeft: len(s.world.PVE.VMs()), VolumesLeft: len(s.world.PVE.Volumes()), ForeignTouched: len(s.world.PVE.Touched()),
 		ClonesPerJob: per(t.clones, st.Submitted), ProxmoxRequestsPerRunner: per(t.proxmox, t.runners), GitHubRequestsPerJob: per(t.github, st.Submitted),
 		QueueToCloneMS: millis(t.queueClone), GateWaitMS: millis(t.gateWait), ReadyToJoinMS: millis(t.readyJoin), Seed: o.seed,
+		cutOff: o.jobs == 0 || st.Succeeded < o.jobs, running: st.Running, waiting: st.Queued,
 	}
 	if len(waits) > 0 {
 		r.QueueToListeningSeconds = &quantiles{quantile(waits, 0.5).Round(100 * time.Millisecond).Seconds(), quantile(waits, 0.99).Round(100 * time.Millisecond).Seconds()}
@@ -55,8 +59,13 @@ func per(n, of int) float64 {
 }
 
 func (r *report) print(to io.Writer) {
-	fmt.Fprintf(to, "\n%d jobs, %d succeeded, %d killed. VMs left: %d, volumes left: %d. Clones per job: %.2f.\n",
-		r.Jobs, r.Succeeded, r.Killed, r.VMsLeft, r.VolumesLeft, r.ClonesPerJob)
+	if r.cutOff {
+		fmt.Fprintf(to, "\n%d jobs: %d succeeded, %d running, %d waiting, %d killed. %d VMs were there when you stopped it; a real serve would take them up at its next start.\n",
+			r.Jobs, r.Succeeded, r.running, r.waiting, r.Killed, r.VMsLeft)
+	} else {
+		fmt.Fprintf(to, "\n%d jobs, %d succeeded, %d killed. VMs left: %d, volumes left: %d. Clones per job: %.2f.\n",
+			r.Jobs, r.Succeeded, r.Killed, r.VMsLeft, r.VolumesLeft, r.ClonesPerJob)
+	}
 	if q := r.QueueToListeningSeconds; q != nil {
 		fmt.Fprintf(to, "From queued to started, in the world's time: half within %v, 99 %% within %v.\n", seconds(q.P50), seconds(q.P99))
 	}

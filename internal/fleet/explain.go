@@ -63,8 +63,11 @@ func (d *decision) explain() {
 			case i < len(coming):
 				r := coming[i]
 				w.Coming, w.Reason = r.Name, r.Name+" is "+string(r.Phase)+" on "+r.Node
-				if r.Phase == Preparing && r.Held == AtGate {
+				switch {
+				case r.Phase == Preparing && r.Held == AtGate:
 					w.Reason = r.Name + " waits for its turn to be cloned on " + r.Node
+				case r.Phase == Joining && r.RunnerID == 0:
+					w.Reason = r.Name + " waits to be registered at GitHub, at most one a second after a burst"
 				}
 			case launched:
 				w.Reason = "a VM is being made on " + node

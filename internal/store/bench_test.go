@@ -80,6 +80,9 @@ func BenchmarkLoad(b *testing.B) {
 			if err := s.Observe(b.Context(), jobs); err != nil {
 				b.Fatal(err)
 			}
+			if _, err := s.Load(b.Context()); err != nil {
+				b.Fatal(err)
+			}
 			b.ReportAllocs()
 			for i := 0; b.Loop(); i++ {
 				b.StopTimer()

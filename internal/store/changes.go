@@ -13,8 +13,6 @@ type edition struct {
 	books   fleet.Books
 }
 
-func (e *edition) rows() int { return len(e.books.Runners) + len(e.books.Jobs) }
-
 // changes is the edition read last, and what the writer has touched since: the rows to read for the next.
 type changes struct {
 	mu      sync.Mutex
@@ -36,6 +34,9 @@ func (t touched) nothing() bool {
 	return len(t.runners) == 0 && len(t.jobs) == 0 && t.meta == 0 && t.all == 0
 }
 
+// A row read alone takes about four times as long as one among all.
+const fewRows, rowsForOne = 32, 5
+
 // The writer calls touch before it commits, with what its present batch writes.
 func (c *changes) touch(note func(t *touched, batch uint64)) {
 	c.mu.Lock()
@@ -44,13 +45,14 @@ func (c *changes) touch(note func(t *touched, batch uint64)) {
 		c.touched.runners, c.touched.jobs = map[string]uint64{}, map[int64]uint64{}
 	}
 	note(&c.touched, c.batches+1)
-	if n := len(c.touched.runners) + len(c.touched.jobs); c.last == nil || n > fewRows+c.last.rows()/3 {
+	most := fewRows
+	if c.last != nil {
+		most += (len(c.last.books.Runners) + len(c.last.books.Jobs)) / rowsForOne
+	}
+	if len(c.touched.runners)+len(c.touched.jobs) > most {
 		c.touched = touched{meta: c.touched.meta, all: c.batches + 1}
 	}
 }
-
-// fewRows are always read one by one; more of them only while that is faster than to read all.
-const fewRows = 64
 
 // committed ends the present batch.
 func (c *changes) committed() {

@@ -82,30 +82,39 @@ func (r reader) patch(ctx context.Context, t *sql.Tx, old fleet.Books, touched t
 // replace returns rows, which are in order, without the stale ones and with the fresh ones, each once, in
 // a new slice; or rows itself if that changes nothing.
 func replace[T any](rows, fresh []T, order func(a, b T) int, stale func(*T) bool) []T {
-	slices.SortFunc(fresh, order)
+	if len(fresh) == 0 && untilStale(rows, stale) == len(rows) {
+		return rows
+	}
 	merged := make([]T, 0, len(rows)+len(fresh))
 	keep := func(rows []T) {
-		from := 0 // long runs of rows are copied at once
-		for i := range rows {
-			if stale(&rows[i]) {
-				merged = append(merged, rows[from:i]...)
-				from = i + 1
+		for {
+			n := untilStale(rows, stale)
+			merged = append(merged, rows[:n]...)
+			if n == len(rows) {
+				return
 			}
+			rows = rows[n+1:]
 		}
-		merged = append(merged, rows[from:]...)
 	}
-	rest := rows
+	slices.SortFunc(fresh, order)
 	for i, f := range fresh {
 		if i > 0 && order(fresh[i-1], f) == 0 {
 			continue
 		}
-		at, _ := slices.BinarySearchFunc(rest, f, order)
-		keep(rest[:at])
-		merged, rest = append(merged, f), rest[at:]
+		at, _ := slices.BinarySearchFunc(rows, f, order)
+		keep(rows[:at])
+		merged, rows = append(merged, f), rows[at:]
 	}
-	keep(rest)
-	if len(fresh) == 0 && len(merged) == len(rows) {
-		return rows
-	}
+	keep(rows)
 	return merged
+}
+
+// untilStale counts the rows before the first stale one. They are large, so it does not copy them.
+func untilStale[T any](rows []T, stale func(*T) bool) int {
+	for i := range rows {
+		if stale(&rows[i]) {
+			return i
+		}
+	}
+	return len(rows)
 }
