@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -33,7 +32,6 @@ type house struct {
 	cfg     *config.Config
 	out     outside
 	tally   *tally
-	log     *bytes.Buffer
 	restart func(life int) func(controller.Parts) controller.Parts // what wraps each life's edges; nil: nothing
 
 	mu   sync.Mutex
@@ -54,13 +52,12 @@ type houseOptions struct {
 	sim        sim.Config
 	max, ready int
 	pools      string // replaces the config's pools
-	log        bool
 }
 
 // newHouse must be called inside a bubble.
 func newHouse(t *testing.T, o houseOptions) *house {
 	t.Helper()
-	h := &house{t: t, tally: &tally{}, log: &bytes.Buffer{}}
+	h := &house{t: t, tally: &tally{}}
 	dir := t.TempDir()
 	place := simPlace{
 		Speed: 1, Instance: "test", Listen: "127.0.0.1:8080", WebhookListen: "127.0.0.1:8081", Proxmox: "http://127.0.0.1:8006", GitHub: "http://127.0.0.1:7001",
@@ -428,23 +425,4 @@ func fromEnv(t *testing.T, key string, otherwise int) int {
 		t.Fatalf("%s=%q is no number from 1 up", key, s)
 	}
 	return v
-}
-
-// shared is the folder beside the checkout with what the outside world really says; the test skips without it.
-func shared(t *testing.T) string {
-	t.Helper()
-	dir, err := os.Getwd()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for {
-		if s := filepath.Join(filepath.Dir(dir), "shared"); dir != "/" {
-			if _, err := os.Stat(filepath.Join(s, "contract")); err == nil {
-				return s
-			}
-		} else {
-			t.Skip("no folder shared/contract beside the checkout: recorded answers are not here")
-		}
-		dir = filepath.Dir(dir)
-	}
 }

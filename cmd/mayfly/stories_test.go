@@ -35,22 +35,6 @@ func (h *house) until(what string, limit time.Duration, is func() bool) {
 	}
 }
 
-// one returns the only runner that the last decision saw in the phase.
-func (h *house) one(p fleet.Phase) fleet.Seen {
-	h.t.Helper()
-	w, _ := h.live.app.control.Last()
-	var found []fleet.Seen
-	for _, r := range w.Runners {
-		if r.Phase == p {
-			found = append(found, r)
-		}
-	}
-	if len(found) != 1 {
-		h.fatalState(fmt.Sprintf("%d runners are %s", len(found), p))
-	}
-	return found[0]
-}
-
 // heard are the stored events of a kind, newest first.
 func (h *house) heard(k fleet.Kind) []fleet.Event {
 	h.t.Helper()

@@ -35,8 +35,15 @@ func Class(err error) string {
 		err  error
 		name string
 	}{
-		{ErrConfig, "config"}, {ErrUnknown, "unknown"}, {ErrTaken, "taken"}, {ErrForeign, "foreign"}, {ErrHidden, "hidden"},
-		{ErrFull, "full"}, {ErrBusy, "busy"}, {ErrGone, "gone"}, {ErrNotReady, "not_ready"},
+		{ErrConfig, "config"},
+		{ErrUnknown, "unknown"},
+		{ErrTaken, "taken"},
+		{ErrForeign, "foreign"},
+		{ErrHidden, "hidden"},
+		{ErrFull, "full"},
+		{ErrBusy, "busy"},
+		{ErrGone, "gone"},
+		{ErrNotReady, "not_ready"},
 	} {
 		if errors.Is(err, c.err) {
 			return c.name

@@ -287,8 +287,7 @@ func decodeJSON(into map[string][]string, body []byte) (offset int64, ok bool) {
 	if err := d.Decode(&m); err != nil {
 		return int64(len(body)), false
 	}
-	var text func(any) string
-	text = func(v any) string {
+	text := func(v any) string {
 		switch v := v.(type) {
 		case bool:
 			return strconv.Itoa(bit(v))
