@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"time"
 
@@ -26,8 +25,9 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 	for _, a := range plan.Advance {
 		r := a.Runner
 		r.Phase, r.Since, r.Job = a.To, w.Now, a.Job
-		if err := c.Store.Update(ctx, r, c.event(r, fleet.RunnerBusy, a.Cause)); err != nil && !errors.Is(err, fleet.ErrGone) {
-			return fmt.Errorf("store that %s is %s: %w", r.Name, r.Phase, err)
+		if err := c.store(ctx, r, c.event(r, fleet.RunnerBusy, a.Cause)); err != nil {
+			c.log.Error("what GitHub says of a runner could not be stored", "err", err) // the next decision wishes it again
+			continue
 		}
 		c.cleared(ctx, r, true)
 	}

@@ -9,21 +9,29 @@ import (
 	"mayfly/internal/fleet"
 )
 
-// leave writes Leaving, once there is a fact that allows it, then carries it through until the row ends. jobOver says
-// that the runner's job has ended, so that GitHub has taken its registration back by itself.
+// depart writes Leaving, once there is a fact that allows it. jobOver says that the runner's job has ended, so that
+// GitHub has taken its registration back by itself. The next decision carries the leaving through.
+func (c *Controller) depart(ctx context.Context, r *fleet.Runner, why giveUp, jobOver bool) error {
+	if why.class != "" {
+		c.failed(ctx, *r, why.class, why.cause)
+	}
+	if jobOver {
+		r.Registration, r.RunnerID = "", 0
+	}
+	r.Phase, r.Since, r.Cause = fleet.Leaving, time.Now(), why.cause
+	if err := c.store(ctx, *r, c.event(*r, fleet.RunnerLeaving, why.cause)); err != nil {
+		return err
+	}
+	c.Poke() // its place may be wanted
+	return nil
+}
+
+// leave has a runner depart, if it has not yet, and carries the leaving through until its row ends.
 func (c *Controller) leave(ctx context.Context, r fleet.Runner, why giveUp, jobOver bool) error {
 	if r.Phase != fleet.Leaving {
-		if why.class != "" {
-			c.failed(ctx, r, why.class, why.cause)
-		}
-		if jobOver {
-			r.Registration, r.RunnerID = "", 0
-		}
-		r.Phase, r.Since, r.Cause = fleet.Leaving, time.Now(), why.cause
-		if err := c.store(ctx, r, c.event(r, fleet.RunnerLeaving, why.cause)); err != nil {
+		if err := c.depart(ctx, &r, why, jobOver); err != nil {
 			return err
 		}
-		c.Poke() // its place may be wanted
 	}
 	if err := c.deregister(ctx, &r); err != nil {
 		c.log.Info("its registration is left to the next looks", "runner", r.Name, "err", err)

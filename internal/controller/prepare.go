@@ -28,7 +28,7 @@ func (c *Controller) prepare(ctx context.Context, r fleet.Runner, p fleet.Pool, 
 		}
 		return c.end(out, r, err.Error())
 	case told:
-		return c.leave(out, r, why, false)
+		return c.depart(out, &r, why, false)
 	case ctx.Err() != nil:
 		return err // the row says how far it came
 	case r.ClonedAt.IsZero() && errors.Is(err, fleet.ErrTaken):
@@ -36,9 +36,9 @@ func (c *Controller) prepare(ctx context.Context, r fleet.Runner, p fleet.Pool, 
 		c.failed(out, r, "taken", err.Error())
 		return c.end(out, r, err.Error())
 	case r.UPID == "":
-		return c.leave(out, r, giveUp{"clone outcome unknown: " + err.Error(), fleet.Class(err)}, false)
+		return c.depart(out, &r, giveUp{"clone outcome unknown: " + err.Error(), fleet.Class(err)}, false)
 	case r.ClonedAt.IsZero(), errors.Is(err, fleet.ErrConfig), errors.Is(err, fleet.ErrGone), errors.Is(err, fleet.ErrForeign):
-		return c.leave(out, r, giveUp{err.Error(), fleet.Class(err)}, false)
+		return c.depart(out, &r, giveUp{err.Error(), fleet.Class(err)}, false)
 	}
 	return err // it is taken up again, until its time is over
 }
