@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -49,6 +50,7 @@ type app struct {
 	control *controller.Controller
 	web     *web.Web
 	hook    http.Handler
+	hangups <-chan os.Signal // each gives stopped pools another try; nil: none come
 }
 
 // build wires a Mayfly. Nothing outside has been asked for anything yet; close must be called.
@@ -100,7 +102,7 @@ func build(ctx context.Context, cfg *config.Config, out outside, log *slog.Logge
 	}
 	slices.Reverse(past)
 	a.web = web.New(web.Config{
-		Source: a.control, Instance: cfg.Instance, Version: version, Token: cfg.Web.Token, Past: past, Log: log,
+		Source: a.control, Instance: cfg.Instance, Version: version, Token: cfg.Web.Token, Past: past, History: a.store.JobEvents, Log: log,
 		OpenReads: isLoopback(cfg.Listen),
 	})
 	a.hook = github.NewWebhook(cfg.Webhook.Secrets, a.store, a.control.Poke, github.WebhookOptions{Log: log, Observe: a.web.ObserveDelivery})
@@ -227,11 +229,27 @@ func (a *app) serve(ctx context.Context) error {
 	}
 	g.Go(func() error { return a.control.Run(ctx) })
 	g.Go(func() error { return a.prune(ctx) })
+	g.Go(func() error { return a.pardon(ctx) })
 	return g.Wait()
 }
 
 // kept is how long history stays; tombstones of jobs must outlive GitHub's redeliveries (3 days) by far.
 const kept = 14 * 24 * time.Hour
+
+// pardon gives pools that stopped for their configuration another try at each SIGHUP.
+func (a *app) pardon(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-a.hangups:
+			a.log.Info("SIGHUP: stopped pools get another try")
+			if err := a.control.Pardon(ctx); err != nil {
+				a.log.Error("stopped pools", "err", err)
+			}
+		}
+	}
+}
 
 func (a *app) prune(ctx context.Context) error {
 	tick := time.NewTicker(time.Hour)
@@ -254,6 +272,7 @@ func (a *app) close() error {
 			_ = l.Close() // closed already when it was served on
 		}
 	}
+	a.cluster.Close()
 	return a.store.Close()
 }
 

@@ -7,6 +7,8 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/signal"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +21,9 @@ func serveCommand() *cobra.Command {
 		Use:   "serve",
 		Short: "Run the orchestrator until it is told to stop",
 		Long: `serve takes webhooks, makes VMs, starts their runners and destroys them.
+
+SIGHUP gives pools that stopped for their configuration another try; the config itself is
+read at the start only.
 
 On SIGTERM or Ctrl-C it stops deciding; launches under way reach their next stored
 step (at most 20 s), and nothing in Proxmox is touched: running jobs go on, and the
@@ -65,6 +70,10 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) (err error
 		return err
 	}
 	log.Info(fmt.Sprintf("mayfly %s serves instance %s", version, cfg.Instance), "page", "http://"+cfg.Listen, "webhook", cfg.Webhook.Listen)
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	a.hangups = hangups
 	err = a.serve(ctx)
 	log.Info("stopped; nothing in Proxmox was touched")
 	return err

@@ -102,7 +102,7 @@ type VMIDs struct{ From, To int }
 
 // Gates bound what is asked of Proxmox at once.
 type Gates struct {
-	// Clone bounds clones at once on one storage (of one node, where it is not shared). Default 3.
+	// Clone bounds clones at once on one storage (of one node, where it is not shared). Default 6.
 	Clone int `yaml:"clone"`
 	// Destroy bounds destroys at once in the cluster. Default 8.
 	Destroy int `yaml:"destroy"`
@@ -118,8 +118,8 @@ type Node struct {
 	Cordoned bool `yaml:"cordoned,omitempty"`
 	// Memory is the node's, where the API token may not see it (Sys.Audit).
 	Memory fleet.Bytes `yaml:"memory,omitempty"`
-	// MaxRunners bounds our VMs there where Memory is not known either. Default 2.
-	MaxRunners int `yaml:"max_runners"`
+	// MaxRunners bounds our VMs there. Default: none, or 2 where the node's memory is not known.
+	MaxRunners int `yaml:"max_runners,omitempty"`
 }
 
 // GitHub is where the jobs come from.
@@ -169,10 +169,10 @@ type Pool struct {
 	Max int `yaml:"max"`
 	// Ready is how many booted VMs wait in advance. Default 0.
 	Ready int `yaml:"ready"`
-	// Template is the VMID of the template that VMs are cloned from; Nodes says where they may live. Either it or
+	// Template is the VMID of the template that VMs are cloned from; Nodes says where it is. Either it or
 	// Templates is required.
 	Template int `yaml:"template,omitempty"`
-	// Nodes are the nodes where clones of Template may live.
+	// Nodes is the one node that Template is on, and so its clones.
 	Nodes []string `yaml:"nodes,omitempty,flow"`
 	// Templates are the VMIDs of the templates by node, where each node has its own.
 	Templates map[string]int `yaml:"templates,omitempty"`

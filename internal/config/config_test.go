@@ -222,7 +222,7 @@ func TestExampleIsComplete(t *testing.T) {
 	}
 	var text strings.Builder
 	for line := range strings.Lines(config.Example()) {
-		defaults := []string{"listen: 1", "pool: mayfly", "vmids:", "reserve:", "storage_watermark:", "gates:", "clone: 3", "destroy:", "agent:", "rate:", "first_ping:", "runner_group:", "user:", "port:", "command:", "host_key_path:", "ready:", "clone_timeout:", "boot_timeout:", "job_timeout:", "log:", "level:", "format:", "simulation:", "speed:", "store:", "path: /var"}
+		defaults := []string{"listen: 1", "pool: mayfly", "vmids:", "reserve:", "storage_watermark:", "gates:", "clone: 6", "destroy:", "agent:", "rate:", "first_ping:", "runner_group:", "user:", "port:", "command:", "host_key_path:", "ready:", "clone_timeout:", "boot_timeout:", "job_timeout:", "log:", "level:", "format:", "simulation:", "speed:", "store:", "path: /var"}
 		words := strings.TrimLeft(line, " ")
 		for _, d := range defaults {
 			if strings.HasPrefix(strings.TrimLeft(words, "# "), d) {

@@ -18,15 +18,11 @@ func withDefaults(c *Config, given func(path string) bool) {
 	fill(d, "proxmox.vmids", &c.Proxmox.VMIDs, VMIDs{100000, 109999})
 	fill(d, "proxmox.reserve", &c.Proxmox.Reserve, 4*fleet.GiB)
 	fill(d, "proxmox.storage_watermark", &c.Proxmox.StorageWatermark, 0.9)
-	fill(d, "proxmox.gates.clone", &c.Proxmox.Gates.Clone, 3)
+	fill(d, "proxmox.gates.clone", &c.Proxmox.Gates.Clone, 6)
 	fill(d, "proxmox.gates.destroy", &c.Proxmox.Gates.Destroy, 8)
 	fill(d, "proxmox.gates.agent", &c.Proxmox.Gates.Agent, 2)
 	fill(d, "proxmox.gates.rate", &c.Proxmox.Gates.Rate, 50)
 	fill(d, "proxmox.first_ping", &c.Proxmox.FirstPing, 20*time.Second)
-	for name, n := range c.Proxmox.Nodes {
-		fill(d, "proxmox.nodes."+name+".max_runners", &n.MaxRunners, 2)
-		c.Proxmox.Nodes[name] = n
-	}
 
 	fill(d, "github.runner_group", &c.GitHub.RunnerGroup, 1)
 

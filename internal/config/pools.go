@@ -105,11 +105,13 @@ func (c *Config) checkTemplates(r *report, path string, p Pool) {
 	}
 	switch {
 	case p.Template == 0 && len(p.Templates) == 0:
-		r.bad(path+".template", "it is missing: write the template's VMID, and the nodes for its clones in nodes")
+		r.bad(path+".template", "it is missing: write the template's VMID, and the node that it is on in nodes")
 	case p.Template != 0 && len(p.Templates) > 0:
 		r.bad(path+".templates", "template is there too: leave one out")
 	case p.Template != 0 && len(p.Nodes) == 0:
-		r.bad(path+".nodes", "it is missing: say where clones of template %d may live, such as nodes: [pve1]", p.Template)
+		r.bad(path+".nodes", "it is missing: say which node template %d is on, such as nodes: [pve1]", p.Template)
+	case p.Template != 0 && len(p.Nodes) > 1:
+		r.bad(path+".nodes", "template %d is on one node only, as a VMID exists once in a cluster: give each node its own, templates: {%s: %d, %s: OTHER}", p.Template, brief(p.Nodes[0]), p.Template, brief(p.Nodes[1]))
 	case len(p.Templates) > 0 && len(p.Nodes) > 0:
 		r.bad(path+".nodes", "templates names the nodes already: leave nodes out")
 	}

@@ -22,6 +22,11 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 			over[r.Name] = true
 		}
 	}
+	// First what a job waits for: the writes below wait for the disk one by one.
+	for _, a := range plan.Join {
+		c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.join(ctx, a.Runner, pools[a.Runner.Pool]) })
+	}
+	launched := c.launchAll(ctx, w, plan.Launch, books, pools)
 	for _, a := range plan.Advance {
 		r := a.Runner
 		r.Phase, r.Since, r.Job = a.To, w.Now, a.Job
@@ -58,9 +63,6 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 	for _, a := range plan.Examine {
 		c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.examine(ctx, a, over[a.Runner.Name]) })
 	}
-	for _, a := range plan.Join {
-		c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.join(ctx, a.Runner, pools[a.Runner.Pool]) })
-	}
 	for _, a := range plan.Retire {
 		c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.retire(ctx, a.Runner, giveUp{cause: a.Cause}) })
 	}
@@ -73,7 +75,7 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 	if len(plan.LookUp) > 0 {
 		c.own(ctx, "open jobs", fleet.AtWork, func(ctx context.Context) error { return c.lookUp(ctx, plan.LookUp) })
 	}
-	return c.launchAll(ctx, w, plan.Launch, books, pools)
+	return launched
 }
 
 // launchOf is what a launch was decided for.

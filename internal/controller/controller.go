@@ -133,18 +133,18 @@ func (c *Controller) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer c.work.Wait()
 	defer cancel()
-	if err := c.pardon(ctx); err != nil {
+	if err := c.Pardon(ctx); err != nil {
 		return err
 	}
 	c.work.Go(func() { c.watch(ctx, c.tempo.proxmox, c.lookAtProxmox) })
 	c.work.Go(func() { c.watch(ctx, c.tempo.github, c.lookAtGitHub) })
 	for {
-		began := time.Now()
-		if err := c.turn(ctx); err != nil && ctx.Err() == nil {
+		thought, err := c.turn(ctx)
+		if err != nil && ctx.Err() == nil {
 			c.log.Error("decide", "err", err)
 		}
-		// Many wake-ups, one look: a turn over a large fleet takes at most half of a core.
-		if sleep(ctx, time.Since(began)) != nil {
+		// Many wake-ups, one decision: to think about a large fleet takes at most half of a core.
+		if sleep(ctx, thought) != nil {
 			return nil
 		}
 		select {
@@ -155,8 +155,9 @@ func (c *Controller) Run(ctx context.Context) error {
 	}
 }
 
-// pardon clears the troubles that only a person could mend: a start means that a person was here.
-func (c *Controller) pardon(ctx context.Context) error {
+// Pardon clears the troubles that only a person can mend, and decides anew. A start does so too: it means that a
+// person was here. Again: nothing is left to clear.
+func (c *Controller) Pardon(ctx context.Context) error {
 	books, err := c.Store.Load(ctx)
 	if err != nil {
 		return fmt.Errorf("read the store: %w", err)
@@ -173,21 +174,25 @@ func (c *Controller) pardon(ctx context.Context) error {
 	if err := c.Store.Note(ctx, mended, nil); err != nil {
 		return fmt.Errorf("clear old troubles: %w", err)
 	}
+	c.Poke()
 	return nil
 }
 
-// turn looks at what is known, decides, and starts what was decided.
-func (c *Controller) turn(ctx context.Context) error {
+// turn looks at what is known, decides, and starts what was decided. thought is what it took until the decision
+// stood; what follows mostly waits for the disk.
+func (c *Controller) turn(ctx context.Context) (thought time.Duration, err error) {
+	began := time.Now()
 	// Holds before rows: a row that nobody held when we asked cannot have changed since.
 	holds := c.holds()
 	books, err := c.Store.Load(ctx)
 	if err != nil {
-		return fmt.Errorf("read the store: %w", err)
+		return time.Since(began), fmt.Errorf("read the store: %w", err)
 	}
 	w := c.behold(time.Now(), books, holds)
 	plan := fleet.Decide(w)
 	c.remember(w, plan)
-	return c.act(ctx, w, plan, books)
+	thought = time.Since(began)
+	return thought, c.act(ctx, w, plan, books)
 }
 
 // Last returns the world of the last decision and what was decided.

@@ -54,7 +54,7 @@ func (r Range) Has(id int) bool { return r.From <= id && id <= r.To }
 
 // Gates bound what we ask of Proxmox at once. Zero fields take the default.
 type Gates struct {
-	Clone   int     // clones and destroys at once on one storage of a node; 3
+	Clone   int     // clones and destroys at once on one storage of a node; 6
 	Destroy int     // destroys at once in the cluster; 8
 	Agent   int     // guest-agent calls at once on one node; 2 of its 3 pvedaemon workers
 	Rate    float64 // requests a second, all together; 50
@@ -113,7 +113,7 @@ func (cfg Config) checked() (Config, error) {
 	if err := errors.Join(wrong...); err != nil {
 		return cfg, fmt.Errorf("proxmox: %w: %w", fleet.ErrConfig, err)
 	}
-	setDefault(&g.Clone, 3)
+	setDefault(&g.Clone, 6)
 	setDefault(&g.Destroy, 8)
 	setDefault(&g.Agent, 2)
 	setDefault(&g.Rate, 50)

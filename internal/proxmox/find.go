@@ -19,14 +19,14 @@ import (
 )
 
 const (
+	// sshd makes its host keys before it listens (Win32-OpenSSH, wmain_sshd.c), and Windows is ready
+	// later still: to ask every other second delays no runner.
 	minRetry   = time.Second
 	maxRetry   = 5 * time.Second
 	goneAfter  = 10 * time.Second // apart, before two answers that it does not run are believed
 	ipv6After  = 60 * time.Second // without an IPv4
 	maxHostKey = 16 << 10
 	earlyBoots = 0.95 // share of the fastest of the last boots after which we ask
-	// sshd listens some seconds after its host key is there, so that asking again every few seconds
-	// delays no runner (Win32-OpenSSH makes its keys before it listens: wmain_sshd.c).
 )
 
 // Find waits until the guest agent tells the guest's address, that of the interface with r.MAC,

@@ -30,8 +30,18 @@ func (t *tx) tell(events []fleet.Event) error {
 
 // Events returns the limit events stored last, newest first.
 func (s *Store) Events(ctx context.Context, limit int) ([]fleet.Event, error) {
-	rows, err := s.reads.QueryContext(ctx, `SELECT at, kind, runner, pool, node, vmid, job, took, waited, class, note
-		FROM events ORDER BY id DESC LIMIT ?`, max(limit, 0))
+	return s.events(ctx, `SELECT `+eventColumns+` FROM events ORDER BY id DESC LIMIT ?`, max(limit, 0))
+}
+
+// JobEvents are the stored events of one job, the oldest first.
+func (s *Store) JobEvents(ctx context.Context, job int64) ([]fleet.Event, error) {
+	return s.events(ctx, `SELECT `+eventColumns+` FROM events WHERE job = ? AND job <> 0 ORDER BY id`, job)
+}
+
+const eventColumns = `at, kind, runner, pool, node, vmid, job, took, waited, class, note`
+
+func (s *Store) events(ctx context.Context, query string, arg any) ([]fleet.Event, error) {
+	rows, err := s.reads.QueryContext(ctx, query, arg)
 	if err != nil {
 		return nil, fmt.Errorf("reading events: %w", err)
 	}

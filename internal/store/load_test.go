@@ -328,3 +328,48 @@ func TestLateLoad(t *testing.T) {
 		t.Errorf("an older edition was published: %+v", e)
 	}
 }
+
+// What a Load finds touched and not yet committed, the next one reads again.
+func TestLoadAmidWrite(t *testing.T) {
+	s, err := Open(t.Context(), filepath.Join(t.TempDir(), "mayfly.db"), Options{Fast: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	for what, write := range map[string]func(*tx) error{
+		"a job":  func(t *tx) error { _, err := t.mergeJob(fleet.Job{ID: 1, Status: fleet.StatusQueued}); return err },
+		"a note": func(t *tx) error { return t.note(nil, map[int]string{7: "seen"}) },
+		"much": func(t *tx) error {
+			for id := range int64(2 * fewRows) {
+				if _, err := t.mergeJob(fleet.Job{ID: 10 + id, Status: fleet.StatusQueued}); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	} {
+		before, err := s.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var amid fleet.Books
+		if err := s.do(t.Context(), func(tx *tx) (err error) {
+			if err := write(tx); err != nil {
+				return err
+			}
+			amid, err = s.Load(t.Context())
+			return err
+		}); err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		diffBooks(t, amid, before)
+		after, err := s.Load(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		diffBooks(t, after, s.loadAnew(t))
+		if t.Failed() {
+			t.Fatal(what)
+		}
+	}
+}

@@ -60,6 +60,8 @@ CREATE TABLE events (
     note   TEXT    NOT NULL
 ) STRICT;
 
+CREATE INDEX events_job ON events (job) WHERE job <> 0;
+
 -- Webhook deliveries whose effect is stored, by X-GitHub-Delivery.
 CREATE TABLE deliveries (
     guid TEXT    NOT NULL PRIMARY KEY,

@@ -220,3 +220,25 @@ func testCompletedOfOurs(t *testing.T, open Open) {
 	must(t, s.End(t.Context(), "k3f9-win-0000000b"))
 	same(t, "jobs after one runner's end", ids(), []int64{1, 5})
 }
+
+// An adopted VM may have run jobs before its row was made.
+func testCompletedOfAdopted(t *testing.T, open Open) {
+	s := start(t, open)
+	defer stop(t, s)
+	ran := job(1, fleet.StatusCompleted)
+	ran.Runner = "k3f9-win-0000000a-2"
+	must(t, s.Observe(t.Context(), []fleet.Job{ran, job(2, fleet.StatusQueued)}))
+	adopted := runner("k3f9-win-0000000a", 1)
+	adopted.Adopted = true
+	before := load(t, s)
+	for range 2 {
+		same(t, "jobs without the row", len(load(t, s).Jobs), 1)
+		must(t, s.Create(t.Context(), []fleet.Runner{adopted}))
+		got := load(t, s).Jobs
+		if len(got) != 2 || got[0].ID != 1 {
+			t.Errorf("its completed job is not there: %+v", got)
+		}
+		must(t, s.End(t.Context(), adopted.Name))
+	}
+	same(t, "books in the end", load(t, s), before)
+}

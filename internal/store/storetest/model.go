@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"reflect"
 	"slices"
 	"testing"
 	"time"
@@ -24,6 +25,9 @@ type model struct {
 	troubles   map[string]fleet.Trouble
 	quarantine map[int]string
 	last       int
+	crowds     int64 // how many jobs of crowds there are
+
+	read, copied fleet.Books // the books read last, and what was in them then
 }
 
 // testModel does random things to the database and to the model, opening it anew now and then.
@@ -44,12 +48,19 @@ func testModel(t *testing.T, fresh func(t testing.TB) Open) {
 			"record":  func(rt *rapid.T) { m.record(rt, s) },
 			"observe": func(rt *rapid.T) { m.observe(rt, s) },
 			"note":    func(rt *rapid.T) { m.note(rt, s) },
+			"crowd":   func(rt *rapid.T) { m.crowd(rt, s) },
 			"reopen": func(rt *rapid.T) {
 				stop(t, s)
 				s = start(t, open, e.hear)
 			},
-			"": func(rt *rapid.T) { m.check(rt, s, &e) },
+			// A database may read again only what was written since: so sometimes that is much.
+			"": func(rt *rapid.T) {
+				if rapid.Bool().Draw(rt, "look") {
+					m.check(rt, s, &e)
+				}
+			},
 		})
+		m.check(rt, s, &e)
 	})
 }
 
@@ -85,6 +96,24 @@ var (
 		return j
 	})
 )
+
+// crowd has many jobs queued at once, or ends those that are.
+func (m *model) crowd(rt *rapid.T, s Store) {
+	news := fleet.Job{Status: fleet.StatusCompleted}
+	if m.crowds == 0 || rapid.Bool().Draw(rt, "more") {
+		news = fleet.Job{Status: fleet.StatusQueued, Created: moments.Draw(rt, "created")}
+		m.crowds = max(m.crowds, rapid.Int64Range(1, 60).Draw(rt, "jobs"))
+	}
+	var jobs []fleet.Job
+	for id := range m.crowds {
+		news.ID = 1000 + id
+		m.learn(news)
+		jobs = append(jobs, news)
+	}
+	if err := s.Observe(rt.Context(), jobs); err != nil {
+		rt.Fatal(err)
+	}
+}
 
 func (m *model) create(rt *rapid.T, s Store) {
 	rows := rapid.SliceOfN(drawRunner, 1, 3).Draw(rt, "rows")
@@ -255,6 +284,13 @@ func (m *model) check(rt *rapid.T, s Store, e *ear) {
 	}
 	if d := cmp.Diff(want, got, cmpopts.EquateEmpty(), cmpopts.IgnoreFields(fleet.Job{}, "Changed")); d != "" {
 		rt.Fatalf("books (-want +got):\n%s", d)
+	}
+	if !reflect.DeepEqual(m.copied, m.read) {
+		rt.Fatalf("books changed after they were read (-then +now):\n%s", cmp.Diff(m.copied, m.read))
+	}
+	m.read, m.copied = got, fleet.Books{
+		Runners: slices.Clone(got.Runners), Jobs: slices.Clone(got.Jobs), Troubles: slices.Clone(got.Troubles),
+		Quarantine: maps.Clone(got.Quarantine), LastVMID: got.LastVMID,
 	}
 	for _, j := range got.Jobs {
 		if j.Changed.IsZero() {

@@ -45,6 +45,30 @@ func testNote(t *testing.T, open Open) {
 	same(t, "events", stored(t, s), []fleet.Event{event(fleet.Quarantined, "", 0)})
 }
 
+// What is noted changes the books of the next reading, and neither those read before nor their rows.
+func testNoteBetween(t *testing.T, open Open) {
+	s := start(t, open)
+	defer stop(t, s)
+	must(t, s.Create(t.Context(), []fleet.Runner{runner("a", 9)}))
+	must(t, s.Observe(t.Context(), []fleet.Job{job(1, fleet.StatusQueued)}))
+	trouble := fleet.Trouble{Pool: "win", Node: "pve1", Count: 1, Last: born, Text: "x"}
+	first := load(t, s)
+	must(t, s.Note(t.Context(), []fleet.Trouble{trouble}, map[int]string{100: "seen"}))
+	second := load(t, s)
+	must(t, s.Note(t.Context(), nil, map[int]string{101: "hidden"}))
+	third := load(t, s)
+	trouble.Count = 0
+	must(t, s.Note(t.Context(), []fleet.Trouble{trouble}, map[int]string{100: "", 101: ""}))
+	same(t, "all healed", load(t, s), first)
+	trouble.Count = 1
+	want := first
+	want.Troubles, want.Quarantine = []fleet.Trouble{trouble}, map[int]string{100: "seen"}
+	same(t, "noted", second, want)
+	want.Quarantine = map[int]string{100: "seen", 101: "hidden"}
+	same(t, "noted more", third, want)
+	same(t, "nothing was noted at first", len(first.Troubles)+len(first.Quarantine), 0)
+}
+
 func testEventsInOrder(t *testing.T, open Open) {
 	var e ear
 	s := start(t, open, e.hear)
