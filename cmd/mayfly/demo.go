@@ -232,7 +232,7 @@ func (s *stage) play(ctx context.Context, o demoOptions, tell fleet.Hearer) (*re
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	served := make(chan error, 1)
-	go func() { served <- s.app.serve(ctx) }()
+	go func() { defer close(served); served <- s.app.serve(ctx) }()
 	arrivals := make(chan struct{})
 	go func() { defer close(arrivals); s.submit(ctx, o) }()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -254,13 +254,7 @@ func (s *stage) play(ctx context.Context, o demoOptions, tell fleet.Hearer) (*re
 	cancel()
 	<-arrivals
 	r := s.report(o)
-	if len(served) == 0 && ctx.Err() != nil {
-		select {
-		case <-served:
-		case <-time.After(30 * time.Second):
-		}
-	}
-	return r, nil
+	return r, <-served
 }
 
 // submit lets jobs arrive: o.jobs of them, or for ever.

@@ -18,7 +18,7 @@ func printStatus(to io.Writer, s web.Status) error {
 	}
 	fmt.Fprintf(to, "instance %s, mayfly %s, up %s, %s\n", s.Instance, s.Version, age(s.UptimeSeconds), state)
 	for _, l := range s.Looks {
-		fmt.Fprintf(to, "%s: %s\n", l.System, l.Meaning)
+		fmt.Fprintln(to, l.Meaning)
 	}
 	fmt.Fprintln(to)
 	if err := table(to, func(row func(...any)) {
@@ -40,7 +40,9 @@ func printStatus(to io.Writer, s web.Status) error {
 		}
 	}
 	fmt.Fprintln(to)
-	if err := table(to, func(row func(...any)) {
+	if len(s.Runners) == 0 {
+		fmt.Fprintln(to, "no runners")
+	} else if err := table(to, func(row func(...any)) {
 		row("RUNNER", "NODE", "VMID", "PHASE", "FOR", "AGE", "JOB", "NOTE")
 		for _, r := range s.Runners {
 			row(r.Name, r.Node, r.VMID, r.Phase, age(r.PhaseSeconds), age(r.AgeSeconds), number(r.Job), cmp.Or(r.Cause, r.Step, r.Address))
@@ -49,7 +51,9 @@ func printStatus(to io.Writer, s web.Status) error {
 		return err
 	}
 	fmt.Fprintln(to)
-	if err := table(to, func(row func(...any)) {
+	if len(s.Jobs) == 0 {
+		fmt.Fprintln(to, "no jobs")
+	} else if err := table(to, func(row func(...any)) {
 		row("JOB", "REPOSITORY", "STATUS", "AGE", "WHY")
 		for _, j := range s.Jobs {
 			row(j.ID, j.Repo, j.Status, age(j.AgeSeconds), j.Reason)

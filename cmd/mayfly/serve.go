@@ -75,7 +75,7 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) (err error
 	defer signal.Stop(hangups)
 	a.hangups = hangups
 	err = a.serve(ctx)
-	log.Info("stopped; nothing in Proxmox was touched")
+	log.Info("stopped; nothing in Proxmox was touched", "why", context.Cause(ctx))
 	return err
 }
 

@@ -52,7 +52,7 @@ Its control API (on the address it prints) makes things happen:
 		Example: `  mayfly sim --dir /tmp/world &
   mayfly serve -c /tmp/world/mayfly.yaml
   curl http://CONTROL/jobs -d '{"labels":["self-hosted","windows","x64"],"count":3}'`,
-		Args:    noArgs,
+		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := o.check(); err != nil {
 				return err
@@ -61,7 +61,7 @@ Its control API (on the address it prints) makes things happen:
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.dir, "dir", "", "where the config, its secrets and the database go (default: a new folder)")
+	f.StringVar(&o.dir, "dir", "", "where the config, its secrets and the database go (default: a new folder, removed at the end)")
 	f.StringVar(&o.listen, "listen", "127.0.0.1:0", "host:port that all its services share the host of")
 	f.StringVar(&o.webhook, "webhook", "127.0.0.1:8081", "where serve will listen for webhooks")
 	f.StringVar(&o.page, "page", "127.0.0.1:8080", "where serve will have its page and API")
@@ -93,7 +93,7 @@ func (o simOptions) check() error {
 	return nil
 }
 
-func simulate(ctx context.Context, o simOptions, stdout io.Writer) error {
+func simulate(ctx context.Context, o simOptions, stdout io.Writer) (err error) {
 	dir := o.dir
 	if dir == "" {
 		made, err := os.MkdirTemp("", "mayfly-sim-")
@@ -101,11 +101,11 @@ func simulate(ctx context.Context, o simOptions, stdout io.Writer) error {
 			return fmt.Errorf("make a folder: %w", err)
 		}
 		dir = made
+		defer func() { err = errors.Join(err, os.RemoveAll(made)) }() // its secrets are of no use without this world
 	} else if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", dir, err)
 	}
-	dir, err := filepath.Abs(dir)
-	if err != nil {
+	if dir, err = filepath.Abs(dir); err != nil {
 		return fmt.Errorf("find %s: %w", o.dir, err)
 	}
 	host, port, err := net.SplitHostPort(o.listen)
