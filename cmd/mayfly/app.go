@@ -47,14 +47,27 @@ type app struct {
 	store   *store.Store
 	cluster *proxmox.Client
 	hub     *github.Client
+	guests  *guest.SSH
 	control *controller.Controller
 	web     *web.Web
 	hook    http.Handler
 	hangups <-chan os.Signal // each gives stopped pools another try; nil: none come
 }
 
-// build wires a Mayfly. Nothing outside has been asked for anything yet; close must be called.
-func build(ctx context.Context, cfg *config.Config, out outside, log *slog.Logger) (_ *app, err error) {
+// build wires a Mayfly and opens its store. close must be called.
+func build(ctx context.Context, cfg *config.Config, out outside, log *slog.Logger) (*app, error) {
+	a, err := connect(cfg, out, log)
+	if err != nil {
+		return nil, err
+	}
+	if err := a.open(ctx); err != nil {
+		return nil, errors.Join(err, a.close())
+	}
+	return a, nil
+}
+
+// connect makes the edges to the outside. Nobody has been asked for anything yet, and nothing is on the disk.
+func connect(cfg *config.Config, out outside, log *slog.Logger) (_ *app, err error) {
 	a := &app{cfg: cfg, out: out, log: log}
 	count := func(system string) func(call, outcome string, took time.Duration) {
 		return func(call, outcome string, took time.Duration) {
@@ -66,7 +79,6 @@ func build(ctx context.Context, cfg *config.Config, out outside, log *slog.Logge
 			}
 		}
 	}
-	pools := cfg.FleetPools()
 	if a.cluster, err = newProxmox(cfg, out, count("proxmox"), log); err != nil {
 		return nil, err
 	}
@@ -76,29 +88,34 @@ func build(ctx context.Context, cfg *config.Config, out outside, log *slog.Logge
 	}); err != nil {
 		return nil, err
 	}
-	guests, err := guest.NewSSH(guest.Config{
+	if a.guests, err = guest.NewSSH(guest.Config{
 		User: cfg.SSH.User, Signer: cfg.SSH.Signer, Port: cfg.SSH.Port, Command: cfg.SSH.Command, Dial: out.dial, Via: cfg.SSH.Via,
 		Observe: count("guest"), Log: log, Speed: cfg.Simulation.Speed,
-	})
-	if err != nil {
+	}); err != nil {
 		return nil, err
 	}
+	return a, nil
+}
+
+// open opens the store and wires what rests on it.
+func (a *app) open(ctx context.Context) (err error) {
+	cfg, log := a.cfg, a.log
 	// Events reach the web once it is there; the store tells none before.
-	hear := append(slices.Clone(out.hear), func(e fleet.Event) { a.web.Hear(e) }, logEvent(log))
-	if a.store, err = store.Open(ctx, cfg.Store.Path, store.Options{Fast: out.fast, Hear: hear, Holder: "mayfly serve, instance " + cfg.Instance}); err != nil {
-		return nil, err
+	hear := append(slices.Clone(a.out.hear), func(e fleet.Event) { a.web.Hear(e) }, logEvent(log))
+	if a.store, err = store.Open(ctx, cfg.Store.Path, store.Options{Fast: a.out.fast, Hear: hear, Holder: "mayfly serve, instance " + cfg.Instance}); err != nil {
+		return err
 	}
-	parts := controller.Parts{Cluster: a.cluster, Maker: a.cluster, Ender: a.cluster, Hub: a.hub, Guests: guests, Store: a.store}
-	if out.wrap != nil {
-		parts = out.wrap(parts)
+	parts := controller.Parts{Cluster: a.cluster, Maker: a.cluster, Ender: a.cluster, Hub: a.hub, Guests: a.guests, Store: a.store}
+	if a.out.wrap != nil {
+		parts = a.out.wrap(parts)
 	}
 	a.control = controller.New(controller.Config{
-		Instance: cfg.Instance, FirstID: cfg.Proxmox.VMIDs.From, LastID: cfg.Proxmox.VMIDs.To, Pools: pools,
+		Instance: cfg.Instance, FirstID: cfg.Proxmox.VMIDs.From, LastID: cfg.Proxmox.VMIDs.To, Pools: cfg.FleetPools(),
 		URL: a.hub.URL(), Speed: cfg.Simulation.Speed, Log: log,
 	}, parts)
 	past, err := a.store.Events(ctx, 200)
 	if err != nil {
-		return nil, errors.Join(err, a.store.Close())
+		return err
 	}
 	slices.Reverse(past)
 	a.web = web.New(web.Config{
@@ -106,7 +123,7 @@ func build(ctx context.Context, cfg *config.Config, out outside, log *slog.Logge
 		OpenReads: isLoopback(cfg.Listen),
 	})
 	a.hook = github.NewWebhook(cfg.Webhook.Secrets, a.store, a.control.Poke, github.WebhookOptions{Log: log, Observe: a.web.ObserveDelivery})
-	return a, nil
+	return nil
 }
 
 func newProxmox(cfg *config.Config, out outside, count func(call, outcome string, took time.Duration), log *slog.Logger) (*proxmox.Client, error) {
@@ -273,6 +290,9 @@ func (a *app) close() error {
 		}
 	}
 	a.cluster.Close()
+	if a.store == nil {
+		return nil
+	}
 	return a.store.Close()
 }
 

@@ -55,18 +55,21 @@ func serve(ctx context.Context, cfg *config.Config, stderr io.Writer) (err error
 	for _, w := range cfg.Warnings() {
 		log.Warn(w)
 	}
-	a, err := build(ctx, cfg, outside{}, log)
+	a, err := connect(cfg, outside{}, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, a.close()) }()
-	if err := a.listen(ctx); err != nil {
-		return err
-	}
 	if err := a.preflight(ctx); err != nil {
 		if ctx.Err() != nil { // told to stop before it began: nothing is wrong
 			return nil
 		}
+		return err
+	}
+	if err := a.open(ctx); err != nil { // only now is anything left on the disk
+		return err
+	}
+	if err := a.listen(ctx); err != nil {
 		return err
 	}
 	log.Info(fmt.Sprintf("mayfly %s serves instance %s", version, cfg.Instance), "page", "http://"+cfg.Listen, "webhook", cfg.Webhook.Listen)
