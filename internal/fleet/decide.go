@@ -59,6 +59,7 @@ type pool struct {
 	Pool
 	removed   bool      // rows have it, the config does not
 	queued    []*Job    // oldest first
+	begun     int       // jobs in progress on its runners that serve
 	preparing []*row    // leaving ones too
 	have      [6][]*row // by the rank of the phase that they count as
 	work      int
@@ -348,7 +349,6 @@ func (d *decision) resume() {
 
 // 7. need
 func (d *decision) need() {
-	begun := map[*pool]int{}
 	for _, r := range d.rows {
 		// A VM that lingers after its job serves nobody: a new job must not wait for its end.
 		if r.as == Busy && r.over() {
@@ -358,11 +358,11 @@ func (d *decision) need() {
 		in := &p.have[r.as.rank()]
 		*in = append(*in, r)
 		if r.job != nil && r.as != Leaving {
-			begun[p]++
+			p.begun++
 		}
 	}
 	for _, p := range d.order {
-		p.work = max(len(p.queued)+begun[p], len(p.in(Busy)))
+		p.work = max(len(p.queued)+p.begun, len(p.in(Busy)))
 		p.need = min(p.Max, p.work+p.Ready)
 		for _, phase := range []Phase{Preparing, Ready, Joining, Idle} {
 			slices.SortFunc(p.in(phase), func(a, b *row) int {

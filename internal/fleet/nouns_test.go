@@ -93,7 +93,8 @@ func TestTroubleWait(t *testing.T) {
 		{"unknown", 1, 0},
 		{"unknown", 2, 10 * time.Second},
 		{"taken", 1, 0},
-		{"taken", 3, 20 * time.Second},
+		{"taken", 8, 0},
+		{"taken", 9, 10 * time.Second},
 		{"other", -1, 0},
 	} {
 		if got := (fleet.Trouble{Class: c.class, Count: c.count}).Wait(pace); got != c.want {

@@ -41,7 +41,9 @@ func (d *decision) launch() {
 			continue
 		}
 		p.berths = d.berthsOf(p)
-		unserved := p.queued[min(len(p.queued), p.count(Preparing, Ready, Joining, Idle)):]
+		// Those after the ones that the runners without a known job serve; a busy one may be in a job that
+		// GitHub has not yet told to be in progress.
+		unserved := p.queued[min(len(p.queued), p.live()-p.begun):]
 		for i := range n {
 			if i < len(unserved) {
 				jobs = append(jobs, want{p, unserved[i]})
@@ -223,12 +225,15 @@ func (b Bytes) String() string {
 	return fmt.Sprintf("%d MiB", b/MiB)
 }
 
-// Wait is how long the trouble keeps its pool or node from another try. An outcome that was
-// lost, or an id that was somebody's, is tried again at once the first time.
+// Wait is how long the trouble keeps its pool or node from another try. An outcome that was lost is tried again at
+// once the first time, an id that was somebody's some more times: several VMs that we may not see can stand in a row.
 func (t Trouble) Wait(p Pace) time.Duration {
 	n := t.Count - 1
-	if t.Class == "unknown" || t.Class == "taken" {
+	switch t.Class {
+	case "unknown":
 		n--
+	case "taken":
+		n -= 8
 	}
 	if n < 0 {
 		return 0
