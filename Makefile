@@ -31,7 +31,7 @@ lint: ## go vet (also for Windows), staticcheck, gofumpt
 	@out=$$($(GO) tool gofumpt -l .); if [ -n "$$out" ]; then echo "not formatted (run: go tool gofumpt -w .):"; echo "$$out"; exit 1; fi
 
 bench: ## the numbers of the design beside their targets
-	@MAYFLY_BENCH=1 $(GO) test -timeout 20m -run 'TestBench' -v ./cmd/mayfly | grep -v -E '^(=== |--- |PASS|ok )'
+	@MAYFLY_BENCH=1 $(GO) test -timeout 20m -run 'TestBench' -v ./cmd/mayfly | awk '/^ *(===|--- PASS|PASS|ok )/ {next} /FAIL/ {bad = 1} {print; fflush()} END {exit bad}'
 
 fuzz: ## each fuzz target for FUZZTIME (default 60s)
 	@for t in $$(grep -rhoE --include=*_test.go '^func Fuzz[A-Za-z]+' internal cmd | sed 's/func //'); do \

@@ -40,7 +40,7 @@ func printRow(what, target, measured, verdict string) {
 	fmt.Println(strings.TrimRight(fmt.Sprintf("%-62s | %-28s | %-52s | %s", what, target, measured, verdict), " |"))
 }
 
-// row prints one number; wrong are the limits that it misses.
+// benchRow prints one number beside its target.
 func benchRow(what, target, measured string, ok bool) {
 	verdict := "ok"
 	if !ok {
@@ -49,7 +49,7 @@ func benchRow(what, target, measured string, ok bool) {
 	printRow(what, target, measured, verdict)
 }
 
-// note prints what has no target of its own.
+// benchNote prints what has no target of its own.
 func benchNote(what, measured string) { printRow(what, "", measured, "") }
 
 // benchReaction: real time, real HTTP over loopback, the database on disk with synchronous=FULL.
@@ -65,7 +65,7 @@ func benchReaction(t *testing.T) {
 	benchRow("clones for one job", "1", fmt.Sprintf("%.2f", per(r.tally.clones, 150)), r.tally.clones == 150)
 }
 
-// overhead is what we add to the world's own delays, in fake time.
+// benchOverhead: what we add to the world's own delays, in fake time.
 func benchOverhead(t *testing.T) {
 	const target = "p50 <= 1.03, p99 <= 1.06"
 	ratios := func(all []*story) (ratios []float64) {

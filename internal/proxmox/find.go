@@ -20,8 +20,8 @@ import (
 
 const (
 	// sshd makes its host keys before it listens (Win32-OpenSSH, wmain_sshd.c), and Windows is ready
-	// later still: to ask every other second delays no runner.
-	minRetry   = time.Second
+	// later still: to ask every few seconds delays no runner.
+	minRetry   = 2 * time.Second
 	maxRetry   = 5 * time.Second
 	goneAfter  = 10 * time.Second // apart, before two answers that it does not run are believed
 	ipv6After  = 60 * time.Second // without an IPv4
