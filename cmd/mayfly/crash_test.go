@@ -284,7 +284,7 @@ func TestCrash(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				weather(t, storm{
-					seed: seed, jobs: fromEnv(t, "MAYFLY_STORM_JOBS", 25), max: 12, nodes: 3, crashes: 30, life: 90 * time.Second, failing: 0.02,
+					seed: seed, jobs: fromEnv(t, "MAYFLY_STORM_JOBS", 40), max: 15, nodes: 3, crashes: 30, life: 90 * time.Second, failing: 0.02,
 					limit: 24 * time.Hour, submitOver: 10 * time.Minute,
 				})
 			})
@@ -302,7 +302,7 @@ func TestSoakCrash(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				weather(t, storm{
-					seed: seed, jobs: 40, max: 15, nodes: 4, crashes: 40, life: 90 * time.Second, failing: 0.02, limit: 24 * time.Hour, submitOver: 15 * time.Minute,
+					seed: seed, jobs: 100, max: 30, nodes: 4, crashes: 60, life: 90 * time.Second, failing: 0.02, limit: 24 * time.Hour, submitOver: 15 * time.Minute,
 				})
 			})
 		})
