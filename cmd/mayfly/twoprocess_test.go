@@ -72,9 +72,21 @@ func (w *town) servesOnlyTheWebhook(t *testing.T) {
 		method, path string
 		status       int
 	}{
-		{"GET", "/", 404}, {"GET", "/webhook", 405}, {"PUT", "/webhook", 405}, {"DELETE", "/webhook", 405}, {"POST", "/", 404}, {"POST", "/webhook/", 404},
-		{"POST", "/webhook/x", 404}, {"POST", "//webhook", 404}, {"GET", "/metrics", 404}, {"GET", "/healthz", 404}, {"GET", "/readyz", 404},
-		{"GET", "/style.css", 404}, {"GET", "/api/v1/status", 404}, {"POST", "/api/v1/drain", 404}, {"POST", "/webhook", 401},
+		{"GET", "/", 404},
+		{"GET", "/webhook", 405},
+		{"PUT", "/webhook", 405},
+		{"DELETE", "/webhook", 405},
+		{"POST", "/", 404},
+		{"POST", "/webhook/", 404},
+		{"POST", "/webhook/x", 404},
+		{"POST", "//webhook", 404},
+		{"GET", "/metrics", 404},
+		{"GET", "/healthz", 404},
+		{"GET", "/readyz", 404},
+		{"GET", "/style.css", 404},
+		{"GET", "/api/v1/status", 404},
+		{"POST", "/api/v1/drain", 404},
+		{"POST", "/webhook", 401},
 	} {
 		if status, body := w.within(t).ask(c.method, w.hook+c.path, "", nil); status != c.status || body != "" {
 			t.Errorf("%s %s: %d %q, want %d without a body", c.method, c.path, status, body, c.status)

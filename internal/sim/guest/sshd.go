@@ -103,6 +103,9 @@ func (g *Guest) session0(ctx context.Context, channel ssh.Channel, requests <-ch
 		_ = r.Reply(true, nil)
 		work.Go(func() {
 			code := g.run(ctx, exec.Command, channel, conn)
+			if ctx.Err() != nil {
+				return // without power nobody tells an exit status any more
+			}
 			_, _ = channel.SendRequest("exit-status", false, ssh.Marshal(struct{ Status uint32 }{uint32(code)}))
 			_ = channel.Close()
 		})
