@@ -16,8 +16,12 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 	for _, p := range w.Pools {
 		pools[p.Name] = p
 	}
+	// What was held when it was decided is only told: its holder has the row as it is now. What was not held has not
+	// changed since, as nobody but this loop gives holds.
+	held := make(map[string]bool)
 	over := make(map[string]bool) // runners whose job has ended: GitHub takes their registration back by itself
 	for _, r := range w.Runners {
+		held[r.Name] = r.Held != fleet.NotHeld
 		if !r.JobEnded.IsZero() {
 			over[r.Name] = true
 		}
@@ -38,17 +42,20 @@ func (c *Controller) act(ctx context.Context, w fleet.World, plan fleet.Plan, bo
 	}
 	for _, a := range plan.Leave {
 		g := giveUp{a.Cause, a.Class}
-		if c.dismiss(a.Runner.Name, g) {
-			continue // its holder writes the row
+		if held[a.Runner.Name] {
+			c.dismiss(a.Runner.Name, g)
+			continue
 		}
 		c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error {
 			return c.leave(ctx, a.Runner, g, over[a.Runner.Name])
 		})
 	}
 	for _, a := range plan.Cancel {
-		if !c.dismiss(a.Runner.Name, giveUp{a.Cause, a.Class}) {
-			c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.end(ctx, a.Runner, a.Cause) })
+		if held[a.Runner.Name] {
+			c.dismiss(a.Runner.Name, giveUp{a.Cause, a.Class})
+			continue
 		}
+		c.own(ctx, a.Runner.Name, fleet.AtWork, func(ctx context.Context) error { return c.end(ctx, a.Runner, a.Cause) })
 	}
 	for _, a := range plan.Resume {
 		p, known := pools[a.Runner.Pool]

@@ -340,16 +340,13 @@ type giveUp struct{ cause, class string }
 
 func (g giveUp) Error() string { return g.cause }
 
-// dismiss tells the holder of key to give up; false if nobody holds it.
-func (c *Controller) dismiss(key string, g giveUp) bool {
+// dismiss tells the holder of key to give up, if somebody holds it.
+func (c *Controller) dismiss(key string, g giveUp) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.held[key]
-	if h == nil {
-		return false
+	if h := c.held[key]; h != nil {
+		h.cancel(g)
 	}
-	h.cancel(g)
-	return true
 }
 
 func (c *Controller) holds() map[string]fleet.Hold {
