@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -214,6 +215,39 @@ func TestHiddenIDIsPassedOver(t *testing.T) {
 		h.start()
 		h.submit(1, minutes(2))
 		h.untilEmpty(2 * time.Hour)
+		h.check(1)
+	})
+}
+
+// TestGhosts leaves registrations at GitHub that have neither row nor VM: ours go, once two lists have shown them, and
+// those of others stay.
+func TestGhosts(t *testing.T) {
+	inHouse(t, houseOptions{sim: sim.Config{Seed: 23}, max: 2}, func(t *testing.T, h *house) {
+		l := h.start()
+		pool := h.cfg.FleetPools()[0]
+		for _, name := range []string{"test-win-0badcafe", "test-win-0badcafe-3", "other-win-0badcafe", "test-win-by-hand", "builder-1"} {
+			if _, err := l.app.hub.Register(t.Context(), name, pool); err != nil {
+				t.Fatal(err)
+			}
+		}
+		h.submit(1, func(int) time.Duration { return 10 * time.Minute }) // a living one is no ghost
+		h.until("its runner works", 10*time.Minute, func() bool { return h.phases()[fleet.Busy] == 1 })
+		synctest.Sleep(3 * time.Minute)
+		var left []string
+		for _, r := range h.world.GitHub.Runners() {
+			left = append(left, r.Name)
+		}
+		slices.Sort(left)
+		w, _ := l.app.control.Last()
+		want := []string{"builder-1", "other-win-0badcafe", "test-win-by-hand", w.Runners[0].Registration}
+		slices.Sort(want)
+		if !slices.Equal(left, want) {
+			t.Errorf("left: %v, want %v", left, want)
+		}
+		if n := len(h.heard(fleet.GhostRemoved)); n != 2 {
+			t.Errorf("%d ghosts told of", n)
+		}
+		h.untilEmpty(time.Hour)
 		h.check(1)
 	})
 }

@@ -114,6 +114,11 @@ func (c *Controller) bootTimeout(pool string) time.Duration {
 
 // forget takes a registration back that has neither row nor VM.
 func (c *Controller) forget(ctx context.Context, g fleet.Registration) error {
+	defer func() {
+		c.mu.Lock()
+		c.haunting[g.ID] = time.Now() // only a younger list can show it again
+		c.mu.Unlock()
+	}()
 	was, err := c.Hub.Remove(ctx, g.ID, g.Name)
 	if err != nil {
 		return fmt.Errorf("take ghost registration %s back: %w", g.Name, err)
