@@ -274,6 +274,7 @@ type storm struct {
 	failing    float64       // share of calls
 	limit      time.Duration
 	submitOver time.Duration
+	longer     time.Duration // what each job takes beyond its few minutes
 }
 
 // TestCrash crashes Mayfly at random moments while 2 % of all calls fail and webhooks are lost, doubled, reordered and
@@ -316,7 +317,7 @@ func TestSoakThousand(t *testing.T) {
 	}
 	jobs := fromEnv(t, "MAYFLY_JOBS", 2000)
 	synctest.Test(t, func(t *testing.T) {
-		weather(t, storm{seed: 1, jobs: jobs, max: jobs / 2, nodes: max(jobs/50, 1), crashes: 10, life: 5 * time.Minute, failing: 0.02, limit: 48 * time.Hour, submitOver: time.Minute})
+		weather(t, storm{seed: 1, jobs: jobs, max: jobs / 2, nodes: max(jobs/50, 1), crashes: 10, life: 5 * time.Minute, failing: 0.02, limit: 48 * time.Hour, submitOver: time.Minute, longer: 20 * time.Minute})
 	})
 }
 
@@ -332,11 +333,13 @@ func weather(t *testing.T, s storm) {
 	h.fail(s.failing)
 	go func() {
 		for i := range s.jobs {
-			h.submit(1, func(int) time.Duration { return minutes(8)(i) })
+			h.submit(1, func(int) time.Duration { return s.longer + minutes(8)(i) })
 			time.Sleep(s.submitOver / time.Duration(s.jobs))
 		}
 	}()
 	began, crashes := time.Now(), 0
+	var peakJobs, peakVMs int
+	defer func() { t.Logf("at most %d jobs running and %d VMs of ours at once", peakJobs, peakVMs) }()
 	for {
 		l := h.start()
 		life := time.Duration(rng.Int64N(int64(s.life)))
@@ -344,6 +347,7 @@ func weather(t *testing.T, s storm) {
 			life = s.limit
 		}
 		for end := time.Now().Add(life); time.Now().Before(end); synctest.Sleep(min(5*time.Second, time.Until(end))) {
+			peakJobs, peakVMs = max(peakJobs, h.world.GitHub.Stats().Running), max(peakVMs, len(h.ours()))
 			if st := h.world.GitHub.Stats(); st.Submitted == s.jobs && h.empty() {
 				break
 			}
